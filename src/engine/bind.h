@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a language binding needs of the engine beyond fork_map.h.  Internal:
+ * shared with src/lua only, no promise to hosts.
+ */
+#ifndef FM_ENGINE_BIND_H
+#define FM_ENGINE_BIND_H
+
+#include "fork_map.h"
+#include "wire/sink.h"
+
+/* Tags of result formats (fm_child_set_format, fm_outcome.format). */
+enum fm__format {
+    FM__FORMAT_BYTES = 0,  /* C hosts: opaque */
+    FM__FORMAT_JSON = 1,   /* one JSON text and '\n' per value, nil is "" */
+    FM__FORMAT_LUA = 2,    /* binary codec */
+    FM__FORMAT_CJSON = 3,  /* as JSON, written by lua-cjson */
+    FM__FORMAT_CUSTOM = 4  /* the string that a pair's encode returned */
+};
+
+/* The sink that writes straight into the child's ring.  Its `restart` is
+ * fm_child_set_format().  Valid for the life of the child. */
+struct fm__sink *fm__child_sink(fm_child *child);
+
+/* Stop the job's clock-driven samples, and start them: a signal on the
+ * child's own CPU time, first after 10 ms, calls `sample(ud)` in signal
+ * context; so does the parent's request before it kills.  Returns 0 or a
+ * negative code. */
+int fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud);
+
+/* True while a callback of this engine's loop runs (waiting is refused). */
+bool fm__engine_in_callback(const fm_engine *engine);
+
+/* True in the process that made the engine. */
+bool fm__engine_is_ours(const fm_engine *engine);
+
+/* Children of children: 0 in a process that no engine made. */
+unsigned fm__process_depth(void);
+
+#endif
