@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Monotonic time, in nanoseconds. */
+#ifndef FM_OS_CLOCK_H
+#define FM_OS_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+#define FM__NS_PER_MS INT64_C(1000000)
+#define FM__NS_PER_S INT64_C(1000000000)
+
+/* A deadline that never comes. */
+#define FM__NEVER INT64_MAX
+
+int64_t fm__clock_now(void);
+
+/* now + ns, FM__NEVER instead of overflow. */
+int64_t fm__clock_after(int64_t now, int64_t ns);
+
+struct timespec fm__clock_spec(int64_t ns);
+
+/* For poll(): rounded up, so that a wait never ends before its deadline;
+ * -1 for FM__NEVER or a negative value. */
+int fm__clock_poll_ms(int64_t ns);
+
+#endif

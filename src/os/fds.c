@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The process-wide registry of engine descriptors; see fds.h.
+ *
+ * It is one array under one mutex, which the fork handlers hold across every
+ * fork(), so that the child finds it whole.  Entries are a few per living
+ * child; the engine keeps them in use, so a linear search is short.
+ */
+#include "os/fds.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/sys.h"
+
+struct entry {
+    int fd;
+    bool keep; /* not buried in the next child */
+};
+
+static struct {
+    pthread_mutex_t lock;
+    struct entry *entries;
+    size_t n, size;
+    unsigned users; /* engines */
+    unsigned generation;
+    bool hooked; /* pthread_atfork() done */
+} registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void lock_registry(void)
+{
+    (void)pthread_mutex_lock(&registry.lock);
+}
+
+static void unlock_registry(void)
+{
+    (void)pthread_mutex_unlock(&registry.lock);
+}
+
+/* In every forked process: what is ours in the parent is nobody's here.  Kept
+ * descriptors stay registered, so that children of this child lose them. */
+static void after_fork_in_child(void)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < registry.n; i++) {
+        if (!registry.entries[i].keep) {
+            fm__fd_bury(registry.entries[i].fd);
+            continue;
+        }
+        registry.entries[i].keep = false;
+        registry.entries[n++] = registry.entries[i];
+    }
+    registry.n = n;
+    registry.generation++;
+    unlock_registry();
+}
+
+int fm__fds_open(void)
+{
+    int rc = 0;
+
+    lock_registry();
+    if (!registry.hooked)
+        rc = -pthread_atfork(lock_registry, unlock_registry,
+                             after_fork_in_child);
+    if (rc == 0) {
+        registry.hooked = true;
+        rc = fm__bury_open();
+    }
+    if (rc == 0)
+        registry.users++;
+    unlock_registry();
+    return rc;
+}
+
+void fm__fds_close(void)
+{
+    lock_registry();
+    if (registry.users > 0 && --registry.users == 0) {
+        fm__bury_close();
+        if (registry.n == 0) {
+            fm__sys.free(registry.entries);
+            registry.entries = NULL;
+            registry.size = 0;
+        }
+    }
+    unlock_registry();
+}
+
+static int grow_registry(void)
+{
+    size_t size = registry.size > 0 ? registry.size * 2 : 32;
+    struct entry *entries =
+        fm__sys.realloc(registry.entries, size * sizeof *entries);
+
+    if (!entries)
+        return -ENOMEM;
+    registry.entries = entries;
+    registry.size = size;
+    return 0;
+}
+
+static int register_fd(int fd)
+{
+    int rc = 0;
+
+    lock_registry();
+    if (registry.n == registry.size)
+        rc = grow_registry();
+    if (rc == 0) {
+        registry.entries[registry.n].fd = fd;
+        registry.entries[registry.n].keep = false;
+        registry.n++;
+    }
+    unlock_registry();
+    return rc;
+}
+
+static void unregister_fd(int fd)
+{
+    lock_registry();
+    for (size_t i = 0; i < registry.n; i++) {
+        if (registry.entries[i].fd == fd) {
+            registry.entries[i] = registry.entries[--registry.n];
+            break;
+        }
+    }
+    unlock_registry();
+}
+
+int fm__fd_adopt(int fd)
+{
+    int rc;
+
+    if (fd < 0)
+        return -errno;
+    if (fd < FM__FD_LOWEST) {
+        int high = fm__sys.fcntl(fd, F_DUPFD_CLOEXEC, FM__FD_LOWEST);
+
+        rc = -errno;
+        (void)fm__sys.close(fd);
+        if (high < 0)
+            return rc;
+        fd = high;
+    }
+    rc = register_fd(fd);
+    if (rc < 0) {
+        (void)fm__sys.close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int fm__fd_pipe(int ret_fds[2], int flags)
+{
+    int fds[2];
+    int a, b;
+
+    if (fm__sys.pipe2(fds, flags | O_CLOEXEC) < 0)
+        return -errno;
+    a = fm__fd_adopt(fds[0]);
+    if (a < 0) {
+        (void)fm__sys.close(fds[1]);
+        return a;
+    }
+    b = fm__fd_adopt(fds[1]);
+    if (b < 0) {
+        fm__fd_close(&a);
+        return b;
+    }
+    ret_fds[0] = a;
+    ret_fds[1] = b;
+    return 0;
+}
+
+void fm__fd_close(int *fd)
+{
+    if (*fd < 0)
+        return;
+    unregister_fd(*fd);
+    /* Not retried on EINTR: the number is free again on Linux. */
+    (void)fm__sys.close(*fd);
+    *fd = -1;
+}
+
+void fm__fd_keep(int fd, bool keep)
+{
+    lock_registry();
+    for (size_t i = 0; i < registry.n; i++) {
+        if (registry.entries[i].fd == fd)
+            registry.entries[i].keep = keep;
+    }
+    unlock_registry();
+}
+
+unsigned fm__fds_generation(void)
+{
+    return registry.generation;
+}
+
+static bool is_listed(int fd, const int *keep, size_t n_keep)
+{
+    for (size_t i = 0; i < n_keep; i++) {
+        if (keep[i] == fd)
+            return true;
+    }
+    for (size_t i = 0; i < registry.n; i++) {
+        if (registry.entries[i].fd == fd)
+            return true;
+    }
+    return false;
+}
+
+/* Call visit(fd, ud) for every open descriptor of this process but the one
+ * used to look.  Returns 0 or -errno. */
+static int each_fd(void (*visit)(int fd, void *ud), void *ud);
+
+struct burial {
+    const int *keep;
+    size_t n_keep;
+};
+
+static void bury_unlisted(int fd, void *ud)
+{
+    const struct burial *burial = ud;
+
+    if (fd > 2 && !is_listed(fd, burial->keep, burial->n_keep))
+        fm__fd_bury(fd);
+}
+
+int fm__fds_bury_others(const int *keep, size_t n_keep)
+{
+    struct burial burial = {keep, n_keep};
+
+    return each_fd(bury_unlisted, &burial);
+}
+
+#define BITS_MAX 65536 /* descriptors looked at for `files` */
+
+static void mark_bit(int fd, void *ud)
+{
+    unsigned char *bits = ud;
+
+    if (fd < BITS_MAX)
+        bits[fd / 8] |= (unsigned char)(1u << (fd % 8));
+}
+
+long fm__fds_limit_for(unsigned n)
+{
+    static unsigned char bits[BITS_MAX / 8]; /* one thread in a child */
+    long limit = 0;
+    int rc;
+
+    memset(bits, 0, sizeof bits);
+    rc = each_fd(mark_bit, bits);
+    if (rc < 0)
+        return rc;
+    while (limit < BITS_MAX) {
+        if (!(bits[limit / 8] & (1u << (limit % 8)))) {
+            if (n == 0)
+                break;
+            n--;
+        }
+        limit++;
+    }
+    return limit + (long)n;
+}
+
+#ifdef __linux__
+
+/* The kernel's directory entry; glibc exports none for getdents64(). */
+struct linux_dirent {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+static int visit_entries(const char *data, long len, int skip,
+                         void (*visit)(int fd, void *ud), void *ud)
+{
+    for (long at = 0; at < len;) {
+        const struct linux_dirent *entry = (const void *)(data + at);
+        int fd;
+
+        if (entry->length == 0)
+            return -EIO;
+        at += entry->length;
+        if (entry->name[0] < '0' || entry->name[0] > '9')
+            continue;
+        fd = atoi(entry->name);
+        if (fd != skip)
+            visit(fd, ud);
+    }
+    return 0;
+}
+
+static int each_fd_listed(void (*visit)(int fd, void *ud), void *ud)
+{
+    _Alignas(8) char data[8192];
+    int dir = fm__sys.open("/proc/self/fd", O_RDONLY | O_DIRECTORY, 0);
+    int rc = 0;
+
+    if (dir < 0)
+        return -errno;
+    for (;;) {
+        long len = fm__sys.getdents64(dir, data, sizeof data);
+
+        if (len <= 0) {
+            rc = len < 0 ? -errno : 0;
+            break;
+        }
+        rc = visit_entries(data, len, dir, visit, ud);
+        if (rc < 0)
+            break;
+    }
+    (void)fm__sys.close(dir);
+    return rc;
+}
+#else
+static int each_fd_listed(void (*visit)(int fd, void *ud), void *ud)
+{
+    (void)visit;
+    (void)ud;
+    return -ENOSYS;
+}
+#endif
+
+/* Where the list cannot be read (no /proc, no descriptor left): try every
+ * number that the limit allows. */
+static int each_fd(void (*visit)(int fd, void *ud), void *ud)
+{
+    struct rlimit limit;
+
+    if (each_fd_listed(visit, ud) == 0)
+        return 0;
+    if (fm__sys.getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    for (rlim_t fd = 0; fd < limit.rlim_cur && fd < BITS_MAX; fd++) {
+        if (fm__sys.fcntl((int)fd, F_GETFD, 0) >= 0)
+            visit((int)fd, ud);
+    }
+    return 0;
+}
