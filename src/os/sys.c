@@ -67,6 +67,12 @@ static int sys_sigmask(int how, const sigset_t *set, sigset_t *old)
     return sigprocmask(how, set, old);
 }
 
+/* waitid() for one process by number. */
+static int sys_wait_look(pid_t pid, siginfo_t *info, int options)
+{
+    return waitid(P_PID, (id_t)pid, info, options);
+}
+
 #ifdef __linux__
 
 #ifndef SYS_pidfd_open
@@ -158,7 +164,7 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
         .setpriority = sys_setpriority, .getpriority = sys_getpriority,        \
         .clock_gettime = clock_gettime, .nanosleep = nanosleep,                \
         .timer_create = timer_create, .timer_settime = timer_settime,          \
-        .waitpid = waitpid, .wait4 = wait4, .exit_now = _exit,                 \
+        .wait_look = sys_wait_look, .wait4 = wait4, .exit_now = _exit,                 \
         FM__SYS_LINUX_ENTRIES                                                  \
     }
 

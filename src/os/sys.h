@@ -66,7 +66,7 @@ struct pollfd;
     X(int, timer_settime,                                                      \
       (timer_t timer, int flags, const struct itimerspec *new,                 \
        struct itimerspec *old))                                                \
-    X(pid_t, waitpid, (pid_t pid, int *status, int options))                   \
+    X(int, wait_look, (pid_t pid, siginfo_t * info, int options))              \
     X(pid_t, wait4,                                                            \
       (pid_t pid, int *status, int options, struct rusage *usage))
 

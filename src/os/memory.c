@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared memory for one child, and the host's own memory at a fork. */
+#include "os/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "os/sys.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+void *fm__memory_share(size_t len)
+{
+    void *p = fm__sys.mmap(NULL, len, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    if (fm__memory_inherit(p, len, false) < 0) {
+        int saved = errno;
+
+        (void)fm__sys.munmap(p, len);
+        errno = saved;
+        return NULL;
+    }
+    return p;
+}
+
+#ifdef MADV_DONTFORK
+int fm__memory_inherit(void *p, size_t len, bool inherit)
+{
+    int advice = inherit ? MADV_DOFORK : MADV_DONTFORK;
+
+    return fm__sys.madvise(p, len, advice) < 0 ? -errno : 0;
+}
+#else
+int fm__memory_inherit(void *p, size_t len, bool inherit)
+{
+    (void)p;
+    (void)len;
+    (void)inherit;
+    return 0;
+}
+#endif
+
+void fm__memory_unshare(void *p, size_t len)
+{
+    if (p)
+        (void)fm__sys.munmap(p, len);
+}
+
+void *fm__bulk_resize(void *p, size_t old_len, size_t len)
+{
+    void *q;
+
+    (void)old_len;
+    if (len == 0) {
+        fm__sys.free(p);
+        return NULL;
+    }
+    /* Big blocks are mappings of their own to the C library, which grows them
+     * by moving pages, not bytes. */
+    q = fm__sys.realloc(p, len);
+#ifdef MADV_HUGEPAGE
+    if (q && len >= 2 * HUGE_PAGE) {
+        uintptr_t from = ((uintptr_t)q + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+        uintptr_t to = ((uintptr_t)q + len) & ~(HUGE_PAGE - 1);
+
+        /* Fewer faults for what is about to be filled; advice only. */
+        if (to > from)
+            (void)fm__sys.madvise((void *)from, to - from, MADV_HUGEPAGE);
+    }
+#endif
+    return q;
+}
+
+/* Read a small file of /proc whole.  Returns its length or -errno. */
+static ssize_t read_proc(const char *path, char *data, size_t size)
+{
+    int fd = fm__sys.open(path, O_RDONLY, 0);
+    size_t len = 0;
+
+    if (fd < 0)
+        return -errno;
+    while (len + 1 < size) {
+        ssize_t n = fm__sys.read(fd, data + len, size - 1 - len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+    }
+    (void)fm__sys.close(fd);
+    data[len] = '\0';
+    return (ssize_t)len;
+}
+
+uint64_t fm__memory_data_size(void)
+{
+    char data[4096];
+    const char *line;
+
+    if (read_proc("/proc/self/status", data, sizeof data) < 0)
+        return 0;
+    line = strstr(data, "VmData:");
+    return line ? strtoull(line + 7, NULL, 10) * 1024 : 0;
+}
+
+/* One line of /proc/self/maps: collapse it if it is private, writable and
+ * belongs to no file. */
+static uint64_t collapse_line(const char *line)
+{
+    char *rest;
+    uintptr_t from = strtoull(line, &rest, 16);
+    uintptr_t to = *rest == '-' ? strtoull(rest + 1, &rest, 16) : 0;
+
+    if (strncmp(rest, " rw-p ", 6) != 0 || !strstr(rest, " 00:00 0"))
+        return 0;
+    if (strchr(rest, '[') && !strstr(rest, "[heap]"))
+        return 0; /* stack, vdso */
+    from = (from + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
+    to &= ~(uintptr_t)(HUGE_PAGE - 1);
+    if (to <= from ||
+        fm__sys.madvise((void *)from, to - from, MADV_COLLAPSE) < 0)
+        return 0;
+    return to - from;
+}
+
+uint64_t fm__memory_collapse(void)
+{
+    char data[8192];
+    size_t have = 0;
+    uint64_t bytes = 0;
+    int fd = fm__sys.open("/proc/self/maps", O_RDONLY, 0);
+
+    if (fd < 0)
+        return 0;
+    for (;;) {
+        ssize_t n = fm__sys.read(fd, data + have, sizeof data - 1 - have);
+        char *line = data, *end;
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        have += (size_t)n;
+        data[have] = '\0';
+        while ((end = strchr(line, '\n')) != NULL) {
+            *end = '\0';
+            bytes += collapse_line(line);
+            line = end + 1;
+        }
+        have -= (size_t)(line - data);
+        if (have + 1 >= sizeof data)
+            break; /* a line longer than any that the kernel writes */
+        memmove(data, line, have);
+    }
+    (void)fm__sys.close(fd);
+    return bytes;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared memory for one child, and the host's own memory at a fork. */
+#ifndef FM_OS_MEMORY_H
+#define FM_OS_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Anonymous shared memory, zeroed, `len` a multiple of the page size.
+ * Inherited by no child until fm__memory_inherit().  NULL when there is none,
+ * with errno set. */
+void *fm__memory_share(size_t len);
+
+/* Whether children forked from now on get the mapping. */
+int fm__memory_inherit(void *p, size_t len, bool inherit);
+
+/* NULL is a no-op. */
+void fm__memory_unshare(void *p, size_t len);
+
+/* A private block for bulk data that grows without copying.  As realloc():
+ * fm__bulk_resize(NULL, 0, n) allocates, (p, n, 0) frees.  NULL when there is
+ * no memory, the old block is then untouched. */
+void *fm__bulk_resize(void *p, size_t old_len, size_t len);
+
+/* Ask the kernel to collapse private anonymous memory into huge pages.
+ * Returns the bytes that it did. */
+uint64_t fm__memory_collapse(void);
+
+/* Bytes of private writable data of this process (what RLIMIT_DATA counts),
+ * 0 when unknown.  Async-signal-safe. */
+uint64_t fm__memory_data_size(void);
+
+#endif

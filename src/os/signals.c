@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* Signal masks around a fork and the child's clean start. */
+#include "os/signals.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "os/sys.h"
+
+#ifndef NSIG
+#define NSIG 65
+#endif
+
+int fm__signals_block(sigset_t *ret_old)
+{
+    sigset_t all;
+
+    (void)sigfillset(&all);
+    return fm__sys.pthread_sigmask(SIG_SETMASK, &all, ret_old) < 0 ? -errno
+                                                                    : 0;
+}
+
+void fm__signals_restore(const sigset_t *old)
+{
+    (void)fm__sys.pthread_sigmask(SIG_SETMASK, old, NULL);
+}
+
+int fm__signals_open(void)
+{
+    sigset_t none;
+
+    (void)sigemptyset(&none);
+    return fm__sys.pthread_sigmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
+}
+
+int fm__signals_reset(void)
+{
+    struct sigaction fresh;
+    stack_t stack;
+
+    memset(&fresh, 0, sizeof fresh);
+    (void)sigemptyset(&fresh.sa_mask);
+    for (int sig = 1; sig < NSIG; sig++) {
+        if (sig == SIGKILL || sig == SIGSTOP)
+            continue;
+        fresh.sa_handler =
+            sig == SIGTTIN || sig == SIGTTOU ? SIG_IGN : SIG_DFL;
+        /* The C library keeps some for itself and says EINVAL. */
+        if (fm__sys.sigaction(sig, &fresh, NULL) < 0 && errno != EINVAL)
+            return -errno;
+    }
+    memset(&stack, 0, sizeof stack);
+    stack.ss_flags = SS_DISABLE;
+    return fm__sys.sigaltstack(&stack, NULL) < 0 ? -errno : 0;
+}
+
+const char *fm__signal_name(int sig)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {
+        {SIGHUP, "SIGHUP"},       {SIGINT, "SIGINT"},
+        {SIGQUIT, "SIGQUIT"},     {SIGILL, "SIGILL"},
+        {SIGTRAP, "SIGTRAP"},     {SIGABRT, "SIGABRT"},
+        {SIGBUS, "SIGBUS"},       {SIGFPE, "SIGFPE"},
+        {SIGKILL, "SIGKILL"},     {SIGUSR1, "SIGUSR1"},
+        {SIGSEGV, "SIGSEGV"},     {SIGUSR2, "SIGUSR2"},
+        {SIGPIPE, "SIGPIPE"},     {SIGALRM, "SIGALRM"},
+        {SIGTERM, "SIGTERM"},     {SIGCHLD, "SIGCHLD"},
+        {SIGCONT, "SIGCONT"},     {SIGSTOP, "SIGSTOP"},
+        {SIGTSTP, "SIGTSTP"},     {SIGTTIN, "SIGTTIN"},
+        {SIGTTOU, "SIGTTOU"},     {SIGURG, "SIGURG"},
+        {SIGXCPU, "SIGXCPU"},     {SIGXFSZ, "SIGXFSZ"},
+        {SIGVTALRM, "SIGVTALRM"}, {SIGPROF, "SIGPROF"},
+        {SIGSYS, "SIGSYS"},
+#ifdef SIGSTKFLT
+        {SIGSTKFLT, "SIGSTKFLT"},
+#endif
+#ifdef SIGIO
+        {SIGIO, "SIGIO"},
+#endif
+#ifdef SIGPWR
+        {SIGPWR, "SIGPWR"},
+#endif
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (names[i].number == sig)
+            return names[i].name;
+    }
+    return NULL;
+}

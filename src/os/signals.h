@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Signal masks around a fork and the child's clean start.  The parent's
+ * handlers are never touched. */
+#ifndef FM_OS_SIGNALS_H
+#define FM_OS_SIGNALS_H
+
+#include <signal.h>
+
+/* Block every signal of this thread; *ret_old is for fm__signals_restore(). */
+int fm__signals_block(sigset_t *ret_old);
+void fm__signals_restore(const sigset_t *old);
+
+/* In a child: default action for every signal, no alternate stack; SIGTTIN
+ * and SIGTTOU ignored (the child's group is in the background).  The mask
+ * stays as it is.  Async-signal-safe.  Returns 0 or -errno. */
+int fm__signals_reset(void);
+
+/* In a child: an empty mask. */
+int fm__signals_open(void);
+
+/* "SIGSEGV", or NULL. */
+const char *fm__signal_name(int signal);
+
+#endif
