@@ -20,9 +20,13 @@ enum fm__event_type {
     FM__EVENT_STRING,    /* u.string */
     FM__EVENT_LIST,      /* a list begins; u.open has size hints */
     FM__EVENT_TABLE,     /* a table begins; u.open has size hints */
-    FM__EVENT_KEY,       /* u.string; only inside a JSON object */
+    FM__EVENT_KEY,       /* u.string; in binary texts with its slot */
     FM__EVENT_CLOSE,     /* the innermost list or table ends */
-    FM__EVENT_REFERENCE  /* u.reference: the n-th table begun, from 0 */
+    FM__EVENT_REFERENCE, /* u.reference: the n-th table begun, from 0 */
+    /* Of the binary reader only: */
+    FM__EVENT_KEY_AGAIN, /* u.slot: the last key that had this slot */
+    FM__EVENT_INTEGERS,  /* u.run: items of a list */
+    FM__EVENT_NUMBERS    /* u.run: floats, items of a list */
 };
 
 struct fm__event {
@@ -34,12 +38,19 @@ struct fm__event {
         struct {
             const char *data; /* lives until the next call of the reader */
             size_t len;
+            unsigned slot; /* of a key in a binary text */
         } string;
         struct {
             size_t n_list, n_keys; /* hints, already checked against what
                                       the remaining bytes can hold */
         } open;
         size_t reference;
+        unsigned slot;
+        struct {
+            const unsigned char *data; /* little-endian, not aligned */
+            size_t n;
+            unsigned width; /* bytes of each: 1, 2, 4, 8 */
+        } run;
     } u;
 };
 
