@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parent has understood of one child's conversation so far.
+ *
+ * Bytes come in pieces of any size; frames are assembled in private memory,
+ * data goes straight to its buffer.  Every length is checked before memory is
+ * taken for it, and no more memory is ever held than twice what was received.
+ *
+ *   verdict NONE -> FAILED | REFUSED | EXCEEDED   (the last one counts)
+ *   ending  OPEN -> ENDED | EXITED | NOT_STARTED | BROKEN   (final)
+ */
+#ifndef FM_WIRE_INBOX_H
+#define FM_WIRE_INBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/frame.h"
+
+enum fm__verdict {
+    FM__VERDICT_NONE, /* the data is the value */
+    FM__VERDICT_FAILED,
+    FM__VERDICT_REFUSED,
+    FM__VERDICT_EXCEEDED
+};
+
+enum fm__ending {
+    FM__ENDING_OPEN,
+    FM__ENDING_ENDED,       /* END was whole: the verdict holds */
+    FM__ENDING_EXITED,      /* code */
+    FM__ENDING_NOT_STARTED, /* code, first: the step that failed */
+    FM__ENDING_BROKEN       /* bytes that are not ours */
+};
+
+struct fm__inbox {
+    uint64_t job;
+    uint64_t limit; /* most bytes of data */
+    enum fm__verdict verdict;
+    enum fm__ending ending;
+    int format;
+    int32_t code;
+    bool over_limit; /* more data than `limit`: BROKEN follows */
+    unsigned char *data;
+    size_t len, size;
+    char *first, *second; /* texts of the verdict, NUL-terminated; or NULL */
+    /* The frame being read. */
+    struct fm__frame_head head;
+    unsigned char head_bytes[FM__FRAME_HEAD];
+    size_t have; /* bytes of the head, then of the payload */
+    bool in_payload;
+    unsigned char *control; /* payload of a frame that is not DATA */
+    size_t control_size;
+};
+
+/* `limit` 0 means none. */
+void fm__inbox_init(struct fm__inbox *inbox, uint64_t job, uint64_t limit);
+
+/* Take `len` bytes.  Returns 0; FM_EPROTOCOL, FM_ELIMIT (ending BROKEN), or
+ * -ENOMEM (ending BROKEN too).  After an ending, bytes are ignored. */
+int fm__inbox_feed(struct fm__inbox *inbox, const void *data, size_t len);
+
+/* True between two frames: nothing was cut short. */
+bool fm__inbox_is_between(const struct fm__inbox *inbox);
+
+/* Free everything; accepts a zeroed inbox and repeated calls. */
+void fm__inbox_done(struct fm__inbox *inbox);
+
+#endif
