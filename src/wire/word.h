@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Eight bytes at a time, the first byte of memory lowest on every machine.
+ */
+#ifndef FM_WIRE_WORD_H
+#define FM_WIRE_WORD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#    define FM__FIRST_BYTE_LOW(word) __builtin_bswap64(word)
+#else
+#    define FM__FIRST_BYTE_LOW(word) (word)
+#endif
+
+static inline uint64_t fm__load8(const void *p)
+{
+    uint64_t word;
+
+    memcpy(&word, p, sizeof word);
+    return FM__FIRST_BYTE_LOW(word);
+}
+
+static inline void fm__store8(void *p, uint64_t word)
+{
+    word = FM__FIRST_BYTE_LOW(word);
+    memcpy(p, &word, sizeof word);
+}
+
+#define FM__ALL_ZERO_DIGITS 0x3030303030303030u /* "00000000" */
+
+#endif
