@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* What one child and its parent share; see channel.h. */
+#include "process/channel.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "os/fds.h"
+#include "os/memory.h"
+#include "os/sys.h"
+
+/* The first page: both records, apart from the ring's bytes. */
+struct front {
+    struct fm__ring_shared ring;
+    _Alignas(64) struct fm__flight flight;
+};
+
+#define FRONT_SIZE 4096
+
+_Static_assert(sizeof(struct front) <= FRONT_SIZE, "the front fits its page");
+
+int fm__channel_new(struct fm__channel **ret_channel)
+{
+    struct fm__channel *channel = fm__sys.calloc(1, sizeof *channel);
+    struct front *front;
+    int rc;
+
+    if (!channel)
+        return -ENOMEM;
+    channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
+    channel->map_len = FRONT_SIZE + FM__RING_SIZE;
+    channel->map = fm__memory_share(channel->map_len);
+    if (!channel->map) {
+        rc = -errno;
+        goto fail;
+    }
+    rc = fm__lifeline_open(&channel->lifeline);
+    if (rc < 0)
+        goto fail;
+    front = channel->map;
+    channel->flight = &front->flight;
+    fm__ring_init(&channel->ring, &front->ring,
+                  (unsigned char *)channel->map + FRONT_SIZE, FM__RING_SIZE);
+    *ret_channel = channel;
+    return 0;
+fail:
+    fm__channel_free(channel);
+    return rc;
+}
+
+void fm__channel_clear(struct fm__channel *channel)
+{
+    struct fm__flight *flight = channel->flight;
+
+    fm__ring_clear(&channel->ring);
+    atomic_store(&flight->gate, FM__GATE_SHUT);
+    atomic_store(&flight->stage, FM__STAGE_START);
+    atomic_store(&flight->sampler, 0);
+    atomic_store(&flight->notes, 0);
+    flight->where[0] = '\0';
+}
+
+int fm__channel_inherit(struct fm__channel *channel, int inherit)
+{
+    fm__fd_keep(channel->lifeline.read_fd, inherit != 0);
+    return fm__memory_inherit(channel->map, channel->map_len, inherit != 0);
+}
+
+void fm__channel_free(struct fm__channel *channel)
+{
+    if (!channel)
+        return;
+    fm__lifeline_close(&channel->lifeline);
+    fm__memory_unshare(channel->map, channel->map_len);
+    fm__sys.free(channel);
+}

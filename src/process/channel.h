@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A channel is what one child and its parent share: one mapping with the
+ * recorder page and the ring, and the lifeline.
+ *
+ * The parent makes it before the fork, and keeps it for the next child when
+ * the last one's process group is known to be empty: pages that are hot and
+ * descriptors that are open make the next call cheap.  No process but the
+ * child inherits the mapping, not even children of the child.
+ */
+#ifndef FM_PROCESS_CHANNEL_H
+#define FM_PROCESS_CHANNEL_H
+
+#include <stdint.h>
+
+#include "process/flight.h"
+#include "process/lifeline.h"
+#include "wire/ring.h"
+
+#ifdef FM_TINY
+#define FM__RING_SIZE 4096
+#else
+#define FM__RING_SIZE ((size_t)1 << 20)
+#endif
+
+struct fm__channel {
+    struct fm__channel *next; /* list of idle channels */
+    void *map;
+    size_t map_len;
+    struct fm__flight *flight;
+    struct fm__ring ring; /* the parent's side: reader */
+    struct fm__lifeline lifeline;
+};
+
+/* Returns 0 or -errno; *ret_channel is then to be freed. */
+int fm__channel_new(struct fm__channel **ret_channel);
+
+/* Ready for a new child. */
+void fm__channel_clear(struct fm__channel *channel);
+
+/* Let the next forked child have it, or (also in the child) no one. */
+int fm__channel_inherit(struct fm__channel *channel, int inherit);
+
+/* NULL is a no-op. */
+void fm__channel_free(struct fm__channel *channel);
+
+#endif

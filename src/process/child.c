@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A child's life, from fork to _exit; see child.h.
+ *
+ * Until the job runs, the child calls only what is safe after a fork in a
+ * process with threads: system calls, and glibc's purge of streams.
+ */
+#include "process/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/signals.h"
+#include "os/sys.h"
+#include "process/lifeline.h"
+#include "process/limits.h"
+#include "process/outbox.h"
+#include "process/stdio.h"
+
+#define SAMPLE_SIGNAL SIGPROF
+#define SAMPLE_FIRST_NS (10 * FM__NS_PER_MS)
+#define SAMPLE_EVERY_NS (20 * FM__NS_PER_MS)
+#define OOM_SCORE "500"
+
+/* The default of fm_job_opts.grace_ns and what the kernel's backstop adds. */
+#define GRACE_DEFAULT_NS FM__NS_PER_S
+#define BACKSTOP_EXTRA_NS FM__NS_PER_S
+
+struct fm_child {
+    struct fm__outbox outbox;
+    const struct fm__launch *launch;
+    struct fm__channel *channel;
+    pid_t pid, parent;
+    bool has_verdict; /* FAIL, REFUSE or EXCEED was said */
+    void (*volatile sample)(void *ud);
+    void *volatile sample_ud;
+    volatile sig_atomic_t ticks;
+};
+
+/* The job of this process, if it is a child; inherited, stale, by children of
+ * the child, which the process id tells. */
+static struct fm_child *current;
+static unsigned depth;
+
+fm_child *fm_child_current(void)
+{
+    if (!current || current->pid != fm__sys.getpid())
+        return NULL;
+    return current;
+}
+
+unsigned fm__child_depth(void)
+{
+    return depth;
+}
+
+/* ------------------------------------------------------------ leaving */
+
+static _Noreturn void leave(struct fm_child *child, int code)
+{
+    atomic_store(&child->channel->flight->stage, FM__STAGE_LEAVING);
+    fm__exit_now(code);
+}
+
+_Noreturn void fm_child_exit(fm_child *child, int code)
+{
+    int32_t status = code & 0xff;
+
+    fm__stdio_flush();
+    (void)fm__outbox_put(&child->outbox, FM__FRAME_EXITED, &status,
+                         sizeof status);
+    leave(child, status);
+}
+
+/* C exit() in the child, or in a process that it forked: none of the host's
+ * handlers run, they were registered before and would run after this. */
+static void on_exit_called(int code, void *ud)
+{
+    struct fm_child *child = ud;
+
+    if (child->pid == fm__sys.getpid())
+        fm_child_exit(child, code);
+    fm__stdio_flush();
+    fm__exit_now(code);
+}
+
+#ifdef __GLIBC__
+static int catch_exit(struct fm_child *child)
+{
+    return on_exit(on_exit_called, child) == 0 ? 0 : -ENOMEM;
+}
+#else
+/* atexit() does not tell the code; it is reported as 0. */
+static void on_atexit_called(void)
+{
+    on_exit_called(0, current);
+}
+
+static int catch_exit(struct fm_child *child)
+{
+    (void)child;
+    return atexit(on_atexit_called) == 0 ? 0 : -ENOMEM;
+}
+#endif
+
+static _Noreturn void not_started(struct fm_child *child, const char *step,
+                                  int rc)
+{
+    char payload[4 + 256];
+    int32_t code = rc;
+    size_t len = strlen(step);
+
+    if (len > 256)
+        len = 256;
+    memcpy(payload, &code, sizeof code);
+    memcpy(payload + sizeof code, step, len);
+    (void)fm__outbox_put(&child->outbox, FM__FRAME_START_FAILED, payload,
+                         sizeof code + len);
+    leave(child, 1);
+}
+
+/* ----------------------------------------------------------- sampling */
+
+/* The first tick is also the first sign that this child uses real time: make
+ * the kernel prefer it to the host when memory runs out.  Short calls save
+ * the three system calls. */
+static void raise_oom_score(void)
+{
+    int fd = fm__sys.open("/proc/self/oom_score_adj", O_WRONLY, 0);
+
+    if (fd < 0)
+        return;
+    (void)!fm__sys.write(fd, OOM_SCORE, sizeof OOM_SCORE - 1);
+    (void)fm__sys.close(fd);
+}
+
+static void on_sample_signal(int sig)
+{
+    struct fm_child *child = fm_child_current();
+    int saved = errno;
+
+    (void)sig;
+    if (child) {
+        if (child->ticks++ == 0)
+            raise_oom_score();
+        if (child->sample)
+            child->sample(child->sample_ud);
+    }
+    errno = saved;
+}
+
+static int start_ticks(struct fm_child *child)
+{
+    struct itimerspec spec;
+    struct sigaction action;
+    struct sigevent event;
+    timer_t timer;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_sample_signal;
+    action.sa_flags = SA_RESTART;
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SAMPLE_SIGNAL;
+    memset(&spec, 0, sizeof spec);
+    spec.it_value = fm__clock_spec(SAMPLE_FIRST_NS);
+    spec.it_interval = fm__clock_spec(SAMPLE_EVERY_NS);
+    if (fm__sys.sigaction(SAMPLE_SIGNAL, &action, NULL) < 0 ||
+        fm__sys.timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
+        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+        return -errno;
+    atomic_store(&child->channel->flight->sampler, SAMPLE_SIGNAL);
+    return 0;
+}
+
+void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud),
+                           void *ud)
+{
+    child->sample_ud = ud;
+    child->sample = sample;
+}
+
+/* ------------------------------------------------------ start-up order */
+
+/* Its own process group, so that one signal reaches all it starts; then the
+ * host's signal handlers are gone before any signal can be delivered; then
+ * the kernel knows whom to kill when the host dies. */
+static int come_alive(struct fm_child *child, const char **ret_step)
+{
+    int rc;
+
+    *ret_step = "setpgid";
+    if (fm__sys.setpgid(0, 0) < 0)
+        return -errno;
+    *ret_step = "signals";
+    rc = fm__signals_reset();
+    if (rc == 0)
+        rc = fm__signals_open();
+    if (rc == 0) {
+        *ret_step = "lifeline";
+        rc = fm__lifeline_arm(&child->channel->lifeline, child->pid);
+    }
+    if (rc == 0) {
+        /* Processes that the job starts have no part in the ring. */
+        *ret_step = "channel";
+        rc = fm__channel_inherit(child->channel, 0);
+    }
+    if (rc == 0) {
+        *ret_step = "gate";
+        rc = fm__flight_pass_gate(child->channel->flight, child->parent);
+    }
+    return rc;
+}
+
+static bool keeps_stdin(const struct fm_job_opts *opts)
+{
+    for (size_t i = 0; i < opts->n_keep_fds; i++) {
+        if (opts->keep_fds[i] == 0)
+            return true;
+    }
+    return opts->keep_stdin;
+}
+
+/* Descriptors first, so that nothing opened later is taken for the host's;
+ * then the standard streams. */
+static int settle_files(struct fm_child *child, const char **ret_step)
+{
+    const struct fm__launch *launch = child->launch;
+    const struct fm_job_opts *opts = launch->opts;
+    int rc = 0;
+
+    *ret_step = "keep_fds";
+    if (opts->has_keep_fds)
+        rc = fm__fds_bury_others(opts->keep_fds, opts->n_keep_fds);
+    if (rc == 0 && !keeps_stdin(opts)) {
+        *ret_step = "stdin";
+        rc = fm__sys.dup2(launch->null_fd, 0) < 0 ? -errno : 0;
+    }
+    fm__stdio_purge();
+    for (int i = 0; rc == 0 && i < 2; i++) {
+        *ret_step = "output";
+        rc = fm__output_redirect(&launch->outputs[i], i + 1, opts->output,
+                                 launch->null_fd);
+    }
+    return rc;
+}
+
+static int64_t grace_of(const struct fm_job_opts *opts)
+{
+    if (opts->grace_ns == 0)
+        return GRACE_DEFAULT_NS;
+    return opts->grace_ns > 0 ? opts->grace_ns : 0;
+}
+
+static int settle_limits(struct fm_child *child, const char **ret_step)
+{
+    const struct fm_job_opts *opts = child->launch->opts;
+    int64_t backstop = fm__clock_after(grace_of(opts), BACKSTOP_EXTRA_NS);
+    int rc = 0;
+
+    if (opts->name)
+        (void)fm__sys.prctl(PR_SET_NAME, (unsigned long)opts->name);
+    *ret_step = "nice";
+    if (opts->nice != 0) {
+        errno = 0;
+        rc = fm__sys.getpriority(PRIO_PROCESS, 0);
+        if (rc != -1 || errno == 0)
+            rc = fm__sys.setpriority(PRIO_PROCESS, 0, rc + opts->nice);
+        rc = rc < 0 ? -errno : 0;
+    }
+    if (rc == 0 && opts->timeout_ns > 0) {
+        *ret_step = "timer";
+        rc = fm__limits_backstop(fm__clock_after(backstop, opts->timeout_ns));
+    }
+    if (rc == 0) {
+        *ret_step = "sampler";
+        rc = start_ticks(child);
+    }
+    return rc < 0 ? rc : fm__limits_apply(&opts->limits, ret_step);
+}
+
+static void put_in_order(struct fm_child *child)
+{
+    const struct fm__launch *launch = child->launch;
+    const char *step;
+    int rc = come_alive(child, &step);
+
+    if (rc == -ECANCELED)
+        fm__exit_now(1); /* nobody listens any more */
+    if (rc == 0)
+        rc = settle_files(child, &step);
+    if (rc == 0) {
+        step = "exit handler";
+        rc = catch_exit(child);
+    }
+    if (rc == 0)
+        rc = settle_limits(child, &step);
+    if (rc == 0 && launch->child_hooks) {
+        step = "at_fork hook";
+        rc = launch->child_hooks(launch->hooks_ud);
+    }
+    if (rc < 0)
+        not_started(child, step, rc);
+}
+
+static _Noreturn void child_main(const struct fm__launch *launch,
+                                 pid_t parent)
+{
+    struct fm_child child;
+    int rc;
+
+    memset(&child, 0, offsetof(struct fm_child, outbox.bounce));
+    child.has_verdict = false;
+    child.sample = NULL;
+    child.sample_ud = NULL;
+    child.ticks = 0;
+    child.launch = launch;
+    child.channel = launch->channel;
+    child.pid = fm__sys.getpid();
+    child.parent = parent;
+    fm__outbox_init(&child.outbox, &launch->channel->ring, launch->bell,
+                    parent, launch->job);
+    child.outbox.limit = launch->opts->limits.result;
+    current = &child;
+    depth++;
+    put_in_order(&child);
+    atomic_store(&child.channel->flight->stage, FM__STAGE_RUN);
+    rc = launch->fn(&child, launch->ud);
+    if (rc < 0 && !child.has_verdict)
+        (void)fm_child_fail(&child, fm_strerror(rc), NULL);
+    /* What it printed is written before its result counts. */
+    fm__stdio_flush();
+    rc = fm__outbox_end(&child.outbox);
+    leave(&child, rc < 0);
+}
+
+int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
+{
+    pid_t parent = fm__sys.getpid();
+    sigset_t mask;
+    pid_t pid;
+    int rc;
+
+    rc = fm__channel_inherit(launch->channel, 1);
+    if (rc < 0)
+        return rc;
+    /* No handler of the host may run in the child, nor between the fork and
+     * the moment when the child is known. */
+    rc = fm__signals_block(&mask);
+    if (rc == 0) {
+        pid = fm__sys.fork();
+        if (pid == 0)
+            child_main(launch, parent);
+        rc = pid < 0 ? -errno : 0;
+        fm__signals_restore(&mask);
+    }
+    (void)fm__channel_inherit(launch->channel, 0);
+    if (rc == 0)
+        *ret_pid = pid;
+    return rc;
+}
+
+/* -------------------------------------------------- for the job function */
+
+struct fm__sink *fm__child_get_sink(fm_child *child)
+{
+    return &child->outbox.sink;
+}
+
+int fm_child_write(fm_child *child, const void *data, size_t len)
+{
+    return fm__sink_write(&child->outbox.sink, data, len);
+}
+
+int fm_child_set_format(fm_child *child, int format)
+{
+    return child->outbox.sink.restart(&child->outbox.sink, format);
+}
+
+static int say(fm_child *child, enum fm__frame_type type, const char *first,
+               const char *second)
+{
+    int rc = fm__outbox_put_pair(&child->outbox, type, first, second);
+
+    if (rc == 0)
+        child->has_verdict = true;
+    return rc;
+}
+
+int fm_child_fail(fm_child *child, const char *message, const char *traceback)
+{
+    return say(child, FM__FRAME_FAIL, message, traceback);
+}
+
+int fm_child_refuse(fm_child *child, const char *path, const char *message)
+{
+    return say(child, FM__FRAME_REFUSE, path, message);
+}
+
+int fm_child_exceed(fm_child *child, const char *limit, const char *message)
+{
+    return say(child, FM__FRAME_EXCEED, limit, message);
+}
+
+void fm_child_note(fm_child *child, const char *where)
+{
+    fm__flight_note(child->channel->flight, where);
+}
+
+const struct fm_job_opts *fm_child_get_opts(const fm_child *child)
+{
+    return child->launch->opts;
+}
+
+void fm_child_get_seed(const fm_child *child, uint64_t ret_seed[2])
+{
+    ret_seed[0] = child->launch->seed[0];
+    ret_seed[1] = child->launch->seed[1];
+}
+
+unsigned fm_child_get_attempt(const fm_child *child)
+{
+    return child->launch->attempt;
+}

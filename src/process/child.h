@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A child: how it is made, how it puts itself in order, how it leaves.
+ *
+ * fm__child_fork() returns in the parent only.  The child passes the gate,
+ * runs the job and leaves by _exit(); there is no path back into the host.
+ */
+#ifndef FM_PROCESS_CHILD_H
+#define FM_PROCESS_CHILD_H
+
+#include "fork_map.h"
+#include "os/bell.h"
+#include "process/channel.h"
+#include "process/output.h"
+#include "wire/sink.h"
+
+/* Everything a child needs, prepared before the fork.  Read only. */
+struct fm__launch {
+    struct fm__channel *channel;
+    const struct fm__bell *bell;
+    const struct fm_job_opts *opts;
+    const struct fm__output *outputs; /* two */
+    fm_job_fn fn;
+    void *ud;
+    int (*child_hooks)(void *ud); /* fm_at_fork(), or NULL */
+    void *hooks_ud;
+    uint64_t job;
+    uint64_t seed[2];
+    unsigned attempt;
+    int null_fd; /* /dev/null */
+};
+
+/* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
+ * signal mask is as before. */
+int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
+
+/* For engine/bind.h */
+struct fm__sink *fm__child_get_sink(fm_child *child);
+void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud),
+                           void *ud);
+
+/* Children of children: 0 in a process that no engine made. */
+unsigned fm__child_depth(void);
+
+#endif

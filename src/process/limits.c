@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel's limits on a child.
+ *
+ * A memory limit is enforced twice: a binding counts its own allocations and
+ * fails them cleanly; RLIMIT_DATA stands MEMORY_SLACK above for everything
+ * that does not go through it, so the clean way comes first.
+ */
+#include "process/limits.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/filter.h"
+#include "os/memory.h"
+#include "os/sys.h"
+
+#define MEMORY_SLACK ((uint64_t)16 << 20)
+
+static int set_limit(int resource, rlim_t soft, rlim_t hard)
+{
+    struct rlimit limit;
+
+    if (fm__sys.getrlimit(resource, &limit) < 0)
+        return -errno;
+    /* The host may stand under a stricter limit already. */
+    if (limit.rlim_max != RLIM_INFINITY && hard > limit.rlim_max)
+        hard = limit.rlim_max;
+    limit.rlim_cur = soft < hard ? soft : hard;
+    limit.rlim_max = hard;
+    return fm__sys.setrlimit(resource, &limit) < 0 ? -errno : 0;
+}
+
+static int limit_memory(uint64_t bytes)
+{
+    uint64_t now = fm__memory_data_size();
+    rlim_t most;
+
+    if (now == 0)
+        return 0; /* no /proc: the binding's own count is what there is */
+    most = (rlim_t)(now + bytes + MEMORY_SLACK);
+    return set_limit(RLIMIT_DATA, most, most);
+}
+
+/* A timer of this process that sends `sig` after `ns`. */
+static int arm_timer(clockid_t clock, int64_t ns, int sig)
+{
+    struct itimerspec spec;
+    struct sigevent event;
+    timer_t timer;
+
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = sig;
+    memset(&spec, 0, sizeof spec);
+    spec.it_value = fm__clock_spec(ns > 0 ? ns : 1);
+    if (fm__sys.timer_create(clock, &event, &timer) < 0 ||
+        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+/* The timer is exact, the rlimit holds for a child that ignores SIGXCPU. */
+static int limit_cpu(uint64_t ns)
+{
+    rlim_t seconds = (rlim_t)(ns / (uint64_t)FM__NS_PER_S) + 2;
+    int rc = arm_timer(CLOCK_PROCESS_CPUTIME_ID, (int64_t)ns, SIGXCPU);
+
+    return rc < 0 ? rc : set_limit(RLIMIT_CPU, seconds, seconds + 1);
+}
+
+static int limit_files(unsigned n)
+{
+    long limit = fm__fds_limit_for(n);
+
+    if (limit < 0)
+        return (int)limit;
+    return set_limit(RLIMIT_NOFILE, (rlim_t)limit, (rlim_t)limit);
+}
+
+static int limit_processes(unsigned n)
+{
+    long now = fm__filter_count_tasks();
+
+    if (now < 0)
+        return (int)now;
+    return set_limit(RLIMIT_NPROC, (rlim_t)now + n, (rlim_t)now + n);
+}
+
+int fm__limits_apply(const struct fm_limits *limits, const char **ret_step)
+{
+    int rc = set_limit(RLIMIT_CORE, 0, 0);
+
+    *ret_step = "limit core dumps";
+    if (rc == 0 && limits->memory > 0) {
+        *ret_step = "limits.memory";
+        rc = limit_memory(limits->memory);
+    }
+    if (rc == 0 && limits->cpu_ns > 0) {
+        *ret_step = "limits.cpu";
+        rc = limit_cpu(limits->cpu_ns);
+    }
+    if (rc == 0 && limits->has_file_size) {
+        *ret_step = "limits.file_size";
+        rc = set_limit(RLIMIT_FSIZE, (rlim_t)limits->file_size,
+                       (rlim_t)limits->file_size);
+    }
+    if (rc == 0 && limits->has_processes) {
+        *ret_step = "limits.processes";
+        rc = limits->processes > 0 ? limit_processes(limits->processes)
+                                   : fm__filter_deny_fork();
+    }
+    if (rc == 0 && limits->has_files) {
+        *ret_step = "limits.files";
+        rc = limit_files(limits->files);
+    }
+    return rc;
+}
+
+int fm__limits_backstop(int64_t ns)
+{
+    return arm_timer(CLOCK_MONOTONIC, ns, SIGKILL);
+}
+
+const char *fm__limits_name(const struct fm_limits *limits, int sig,
+                            int64_t cpu_ns)
+{
+    if (limits->cpu_ns > 0 &&
+        (sig == SIGXCPU ||
+         (sig == SIGKILL && cpu_ns >= (int64_t)limits->cpu_ns)))
+        return "cpu";
+    if (limits->has_file_size && sig == SIGXFSZ)
+        return "file_size";
+    return NULL;
+}
