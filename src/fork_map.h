@@ -199,6 +199,15 @@ struct fm_engine_stats {
 FM_API void fm_engine_get_stats(const fm_engine *engine,
                                 struct fm_engine_stats *ret_stats);
 
+/** Called with each change of a future's state or stop request: names such as
+ * "queued" -> "starting", "stop none" -> "stop asked". */
+typedef void (*fm_trace_cb)(const fm_future *future, const char *from,
+                            const char *to, void *ud);
+
+/** Trace every engine of this process; NULL switches it off.  Call it while
+ * no other thread uses an engine. */
+FM_API void fm_set_trace(fm_trace_cb cb, void *ud);
+
 /* ----------------------------------------------------------------- hooks */
 
 /** A hook around fork.  Returns 0, or a negative code: the fork is then given

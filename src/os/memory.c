@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "os/proc.h"
 #include "os/sys.h"
 
 #ifndef MADV_COLLAPSE
@@ -81,34 +82,12 @@ void *fm__bulk_resize(void *p, size_t old_len, size_t len)
     return q;
 }
 
-/* Read a small file of /proc whole.  Returns its length or -errno. */
-static ssize_t read_proc(const char *path, char *data, size_t size)
-{
-    int fd = fm__sys.open(path, O_RDONLY, 0);
-    size_t len = 0;
-
-    if (fd < 0)
-        return -errno;
-    while (len + 1 < size) {
-        ssize_t n = fm__sys.read(fd, data + len, size - 1 - len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        len += (size_t)n;
-    }
-    (void)fm__sys.close(fd);
-    data[len] = '\0';
-    return (ssize_t)len;
-}
-
 uint64_t fm__memory_data_size(void)
 {
     char data[4096];
     const char *line;
 
-    if (read_proc("/proc/self/status", data, sizeof data) < 0)
+    if (fm__proc_read("/proc/self/status", data, sizeof data) < 0)
         return 0;
     line = strstr(data, "VmData:");
     return line ? strtoull(line + 7, NULL, 10) * 1024 : 0;

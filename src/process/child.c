@@ -338,6 +338,8 @@ static _Noreturn void child_main(const struct fm__launch *launch,
     /* What it printed is written before its result counts. */
     fm__stdio_flush();
     rc = fm__outbox_end(&child.outbox);
+    if (launch->ring_at_end && fm__ring_must_ring(&child.outbox.ring))
+        fm__bell_ring(launch->bell);
     leave(&child, rc < 0);
 }
 

@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One attempt of a job: a child from before its fork to its outcome.
+ *
+ *   start   QUEUED -> STARTING, slot, channel, output, fork, pid, gate open
+ *   pump    STARTING -> RUNNING when the recorder says so; ring to inbox;
+ *           END seen: RUNNING -> DRAINING
+ *   finish  process gone: -> DRAINING, last bytes, reap, decide,
+ *           -> SETTLED or BACKOFF
+ *
+ * Whatever fails between fork and gate ends like any other stop: SIGKILL and
+ * the ordinary finish, so nothing is waited for on the spot.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/proc.h"
+#include "os/sys.h"
+#include "os/word.h"
+#include "process/child.h"
+
+/* A child that has not begun its job by then hangs in its start-up. */
+#define START_NS (5 * FM__NS_PER_S)
+
+/* Idle channels kept for the next jobs. */
+#define IDLE_MAX 8
+
+/* Between two attempts to park a child. */
+#define PARK_RETRY_NS (100 * FM__NS_PER_MS)
+
+/* Bytes moved from one ring in one step. */
+#define PUMP_MAX (8 * FM__RING_SIZE)
+
+/* ---------------------------------------------------------- resources */
+
+static int take_channel(fm_engine *engine, struct fm__channel **ret)
+{
+    struct fm__channel *channel = engine->idle;
+
+    if (!channel)
+        return fm__channel_new(ret);
+    engine->idle = channel->next;
+    engine->n_idle--;
+    fm__channel_clear(channel);
+    *ret = channel;
+    return 0;
+}
+
+/* Only when no process can write into it any more may it serve again. */
+static void give_channel(fm_engine *engine, struct fm__channel *channel,
+                         bool reusable)
+{
+    if (!channel)
+        return;
+    if (!reusable || engine->n_idle >= IDLE_MAX || engine->closed) {
+        fm__channel_free(channel);
+        return;
+    }
+    channel->next = engine->idle;
+    engine->idle = channel;
+    engine->n_idle++;
+}
+
+static int take_slot(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+    unsigned n = engine->n_slots;
+    fm_future **slots;
+    unsigned size;
+
+    for (unsigned i = 0; i < n; i++) {
+        if (!engine->slots[i]) {
+            engine->slots[i] = future;
+            future->slot = i;
+            engine->n_running++;
+            return 0;
+        }
+    }
+    size = n > 0 ? n * 2 : 4;
+    slots = fm__sys.realloc(engine->slots, size * sizeof *slots);
+    if (!slots)
+        return -ENOMEM;
+    memset(slots + n, 0, (size - n) * sizeof *slots);
+    engine->slots = slots;
+    engine->n_slots = size;
+    slots[n] = future;
+    future->slot = n;
+    engine->n_running++;
+    return 0;
+}
+
+static void free_slot(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+
+    engine->slots[future->slot] = NULL;
+    engine->n_running--;
+}
+
+static void unwatch(fm_engine *engine, int fd)
+{
+    if (fd >= 0)
+        fm__poller_remove(&engine->poller, fd);
+}
+
+static void close_output(fm_future *future, int i)
+{
+    struct fm__output *output = &future->outputs[i];
+
+    if (output->read_fd < 0)
+        return;
+    unwatch(future->engine, output->read_fd);
+    fm__output_forget_child_end(output);
+    fm__fd_close(&output->read_fd);
+}
+
+static uint64_t tag_of(const fm_future *future, enum fm__tag kind)
+{
+    return (uint64_t)future->slot * 4 + (uint64_t)kind;
+}
+
+/* -------------------------------------------------------------- start */
+
+static int check_threads(fm_engine *engine)
+{
+    char text[160];
+    unsigned n;
+
+    if (engine->opts.on_threads == FM_THREADS_IGNORE)
+        return 0;
+    n = fm__proc_count_threads();
+    if (n <= 1)
+        return 0;
+    if (engine->opts.on_threads == FM_THREADS_REFUSE)
+        return FM_ETHREADS;
+    if (!engine->warned_threads) {
+        engine->warned_threads = true;
+        (void)snprintf(text, sizeof text,
+                       "fork_map: this process has %u threads; a child that "
+                       "needs a lock which one of them holds will hang until "
+                       "its timeout",
+                       n);
+        fm__engine_warn(engine, text);
+    }
+    return 0;
+}
+
+static int check_policy(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+
+    future->spawn_step = "policy";
+    if (engine->forbids_direct)
+        return FM_EFORBIDDEN;
+    if (fm__child_depth() >= engine->opts.max_depth)
+        return FM_EDEPTH;
+    return check_threads(engine);
+}
+
+static int open_outputs(fm_future *future)
+{
+    int rc;
+
+    future->spawn_step = "output";
+    rc = fm__output_open(&future->outputs[0], future->opts.output, 1);
+    if (rc == 0)
+        rc = fm__output_open(&future->outputs[1], future->opts.output, 2);
+    return rc;
+}
+
+/* Nothing was forked: give all back. */
+static void abandon(fm_future *future)
+{
+    close_output(future, 0);
+    close_output(future, 1);
+    give_channel(future->engine, future->channel, true);
+    future->channel = NULL;
+}
+
+static int fork_child(fm_future *future, pid_t *ret_pid)
+{
+    fm_engine *engine = future->engine;
+    struct fm__launch launch;
+    int rc;
+
+    memset(&launch, 0, sizeof launch);
+    launch.channel = future->channel;
+    launch.bell = &engine->bell;
+    launch.opts = &future->opts;
+    launch.outputs = future->outputs;
+    launch.fn = future->fn;
+    launch.ud = future->ud;
+    launch.child_hooks = fm__hooks_child;
+    launch.hooks_ud = engine;
+    launch.job = future->job;
+    memcpy(launch.seed, future->seed, sizeof launch.seed);
+    launch.attempt = future->attempt;
+    launch.null_fd = engine->null_fd;
+    launch.ring_at_end = engine->blind;
+    future->spawn_step = "at_fork hook";
+    rc = fm__hooks_before(engine);
+    if (rc < 0)
+        return rc;
+    future->spawn_step = "fork";
+    rc = fm__child_fork(&launch, ret_pid);
+    if (rc < 0) {
+        (void)fm__hooks_parent(engine);
+        return rc;
+    }
+    return 0;
+}
+
+/* Make the child's end heard.  The child waits at its gate. */
+static int watch_child(fm_future *future, pid_t pid)
+{
+    fm_engine *engine = future->engine;
+    int rc;
+
+    future->pid.pid = pid;
+    future->pid.fd = -1;
+    /* Here and in the child: whoever comes first, no signal to the group
+     * can come before it exists.  The child may have ended: no error then. */
+    (void)fm__sys.setpgid(pid, pid);
+    future->spawn_step = "pidfd";
+    rc = fm__pid_open(&future->pid, pid);
+    if (rc < 0)
+        return rc;
+    if (fm__pid_fd(&future->pid) < 0)
+        engine->blind = true;
+    future->spawn_step = "poller";
+    if (fm__pid_fd(&future->pid) >= 0)
+        rc = fm__poller_add(&engine->poller, fm__pid_fd(&future->pid),
+                            tag_of(future, FM__TAG_PID));
+    for (int i = 0; rc == 0 && i < 2; i++) {
+        fm__output_forget_child_end(&future->outputs[i]);
+        if (future->outputs[i].read_fd >= 0)
+            rc = fm__poller_add(
+                &engine->poller, future->outputs[i].read_fd,
+                tag_of(future, i == 0 ? FM__TAG_STDOUT : FM__TAG_STDERR));
+    }
+    if (rc < 0)
+        return rc;
+    future->spawn_step = "at_fork hook";
+    return fm__hooks_parent(engine);
+}
+
+static void begin_attempt(fm_future *future)
+{
+    future->attempt++;
+    future->stop = FM__STOP_NONE;
+    future->stop_limit = NULL;
+    future->is_gone = false;
+    future->spawn_rc = 0;
+    future->next_at = FM__NEVER;
+    future->timeout_at = FM__NEVER;
+    fm__inbox_done(&future->inbox);
+    fm__inbox_init(&future->inbox, future->job, future->opts.limits.result);
+    fm__output_done(&future->outputs[0]);
+    fm__output_done(&future->outputs[1]);
+}
+
+/* Returns 0 when a child was made, whatever becomes of it; a negative code
+ * when none was, with everything given back. */
+int fm__attempt_start(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+    int64_t now;
+    pid_t pid;
+    int rc;
+
+    begin_attempt(future);
+    rc = check_policy(future);
+    if (rc == 0)
+        rc = open_outputs(future);
+    if (rc == 0) {
+        future->spawn_step = "channel";
+        rc = take_channel(engine, &future->channel);
+    }
+    if (rc == 0)
+        rc = take_slot(future);
+    if (rc < 0) {
+        abandon(future);
+        return rc;
+    }
+    rc = fork_child(future, &pid);
+    if (rc < 0) {
+        free_slot(future);
+        abandon(future);
+        return rc;
+    }
+    now = fm__clock_now();
+    engine->stats.spawned++;
+    future->started_at = now;
+    if (future->opts.timeout_ns > 0)
+        future->timeout_at = fm__clock_after(now, future->opts.timeout_ns);
+    future->next_at = fm__clock_after(now, START_NS);
+    (void)fm__future_enter(future, FM_STARTING);
+    rc = watch_child(future, pid);
+    if (rc < 0) {
+        future->spawn_rc = rc;
+        fm__flight_set_gate(future->channel->flight, FM__GATE_REFUSED);
+        fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
+    } else {
+        fm__flight_set_gate(future->channel->flight, FM__GATE_OPEN);
+    }
+    return 0;
+}
+
+/* --------------------------------------------------------------- pump */
+
+/* Copy out of the ring what it holds, at most `most` bytes.  Returns how many
+ * were taken, or a negative code when they were not ours. */
+static long drain_ring(fm_future *future, size_t most)
+{
+    struct fm__ring *ring = &future->channel->ring;
+    size_t taken = 0;
+    int rc = 0;
+
+    while (rc == 0 && taken < most &&
+           future->inbox.ending == FM__ENDING_OPEN) {
+        const unsigned char *data;
+        long n = fm__ring_peek(ring, &data);
+
+        if (n == 0)
+            break;
+        if (n < 0) {
+            future->inbox.ending = FM__ENDING_BROKEN;
+            return n;
+        }
+        rc = fm__inbox_feed(&future->inbox, data, (size_t)n);
+        if (fm__ring_consume(ring, (size_t)n))
+            fm__word_wake(&ring->shared->room);
+        taken += (size_t)n;
+    }
+    return rc < 0 ? rc : (long)taken;
+}
+
+static void pump_outputs(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+    const struct fm_job_opts *opts = &future->opts;
+    bool nested = engine->in_callback;
+
+    engine->in_callback = true;
+    for (int i = 0; i < 2; i++) {
+        if (future->outputs[i].read_fd >= 0 &&
+            !fm__output_pump(&future->outputs[i], opts->on_line,
+                             opts->on_line_ud))
+            close_output(future, i);
+    }
+    engine->in_callback = nested;
+}
+
+bool fm__attempt_pump(fm_future *future, int64_t now)
+{
+    struct fm__flight *flight = future->channel->flight;
+    long taken;
+
+    if (future->state == FM_STARTING &&
+        atomic_load(&flight->stage) != FM__STAGE_START) {
+        (void)fm__future_enter(future, FM_RUNNING);
+        if (future->stop == FM__STOP_NONE)
+            future->next_at = FM__NEVER;
+    }
+    taken = drain_ring(future, PUMP_MAX);
+    if (future->outputs[0].read_fd >= 0 || future->outputs[1].read_fd >= 0)
+        pump_outputs(future);
+    if (future->inbox.ending == FM__ENDING_BROKEN)
+        fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
+    else if (future->inbox.ending != FM__ENDING_OPEN)
+        (void)fm__future_enter(future, FM_DRAINING);
+    return taken > 0;
+}
+
+/* ------------------------------------------------------------- finish */
+
+static bool wants_retry(const fm_future *future)
+{
+    return future->attempt <= future->opts.retries &&
+           (future->opts.retry_on & FM_KIND_BIT(future->outcome.kind)) &&
+           !future->engine->closed && future->stop_kind != FM_CANCELLED;
+}
+
+/* Pauses double with each attempt. */
+static void back_off(fm_future *future, int64_t now)
+{
+    int64_t pause = future->opts.backoff_ns;
+
+    for (unsigned i = 1; i < future->attempt && pause < FM__NEVER / 2; i++)
+        pause *= 2;
+    (void)fm__future_enter(future, FM_BACKOFF);
+    future->next_at = fm__clock_after(now, pause);
+    fm__list_remove(future);
+    fm__list_append(&future->engine->waiting, future);
+}
+
+static void settle_or_retry(fm_future *future, int64_t now)
+{
+    if (wants_retry(future))
+        back_off(future, now);
+    else
+        fm__future_settle(future);
+}
+
+static void finish_outputs(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+    const struct fm_job_opts *opts = &future->opts;
+    bool nested = engine->in_callback;
+
+    pump_outputs(future);
+    engine->in_callback = true;
+    for (int i = 0; i < 2; i++) {
+        close_output(future, i);
+        fm__output_finish(&future->outputs[i], opts->on_line,
+                          opts->on_line_ud);
+        fm__output_get(&future->outputs[i], &future->outcome.output[i]);
+    }
+    engine->in_callback = nested;
+}
+
+static void release_child(fm_future *future, bool group_empty)
+{
+    fm_engine *engine = future->engine;
+
+    unwatch(engine, fm__pid_fd(&future->pid));
+    fm__pid_close(&future->pid);
+    give_channel(engine, future->channel, group_empty);
+    future->channel = NULL;
+    free_slot(future);
+}
+
+void fm__attempt_finish(fm_future *future, int64_t now)
+{
+    struct fm__exit_status status;
+    bool group_empty = false;
+    pid_t pid = future->pid.pid;
+
+    if (fm__pid_reap(&future->pid, &status, &group_empty) == 0)
+        return;
+    (void)fm__attempt_pump(future, now);
+    future->is_gone = true;
+    if (future->state == FM_STARTING)
+        (void)fm__future_enter(future, FM_RUNNING);
+    (void)fm__future_enter(future, FM_DRAINING);
+    memset(&future->outcome, 0, sizeof future->outcome);
+    future->outcome.pid = pid;
+    future->outcome.usage.wall_ns = now - future->started_at;
+    fm__outcome_decide(future, &status);
+    finish_outputs(future);
+    release_child(future, group_empty);
+    settle_or_retry(future, now);
+}
+
+/* --------------------------------------------------------------- time */
+
+int64_t fm__attempt_next_time(const fm_future *future)
+{
+    int64_t at = future->next_at;
+
+    if (future->stop == FM__STOP_NONE && future->timeout_at < at)
+        at = future->timeout_at;
+    return at;
+}
+
+/* SIGKILL did not end it: it hangs in the kernel.  Its future settles now, the
+ * process is looked after until it can be reaped. */
+static void park(fm_future *future, int64_t now)
+{
+    fm_engine *engine = future->engine;
+    struct fm__parked *parked = fm__sys.calloc(1, sizeof *parked);
+    struct fm__exit_status status;
+
+    future->next_at = fm__clock_after(now, PARK_RETRY_NS);
+    if (!parked)
+        return; /* tried again soon */
+    fm__engine_warn(engine, "fork_map: a child does not end although it was "
+                            "killed; it is left to itself");
+    memset(&status, 0, sizeof status);
+    parked->pid = future->pid;
+    parked->channel = future->channel;
+    parked->next = engine->parked;
+    engine->parked = parked;
+    engine->stats.parked++;
+    (void)fm__future_enter(future, FM_DRAINING);
+    memset(&future->outcome, 0, sizeof future->outcome);
+    future->outcome.pid = parked->pid.pid;
+    future->outcome.usage.wall_ns = now - future->started_at;
+    fm__outcome_decide(future, &status);
+    finish_outputs(future);
+    unwatch(engine, fm__pid_fd(&parked->pid));
+    future->pid = (struct fm__pid)FM__PID_INIT;
+    future->channel = NULL;
+    free_slot(future);
+    fm__future_settle(future);
+}
+
+bool fm__attempt_check_time(fm_future *future, int64_t now)
+{
+    if (now < fm__attempt_next_time(future))
+        return false;
+    switch (future->stop) {
+    case FM__STOP_NONE:
+        if (future->state == FM_STARTING && now >= future->next_at) {
+            future->spawn_rc = -ETIMEDOUT;
+            future->spawn_step = "start (deadlocked?)";
+            fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
+        } else if (now >= future->timeout_at) {
+            fm__future_stop(future, FM__STOP_SAMPLING, FM_TIMEOUT, now);
+        } else {
+            future->next_at = FM__NEVER;
+        }
+        break;
+    case FM__STOP_SAMPLING:
+        fm__future_stop(future, FM__STOP_ASKED, FM_TIMEOUT, now);
+        break;
+    case FM__STOP_ASKED:
+        fm__future_stop(future, FM__STOP_FORCED, future->stop_kind, now);
+        break;
+    case FM__STOP_FORCED:
+        park(future, now);
+        break;
+    }
+    return true;
+}
+
+void fm__attempt_reap_parked(fm_engine *engine, bool give_up)
+{
+    struct fm__parked **link = &engine->parked;
+
+    while (*link) {
+        struct fm__parked *parked = *link;
+        struct fm__exit_status status;
+        bool group_empty;
+
+        if (fm__pid_reap(&parked->pid, &status, &group_empty) == 0 &&
+            !give_up) {
+            link = &parked->next;
+            continue;
+        }
+        *link = parked->next;
+        engine->stats.parked--;
+        fm__pid_close(&parked->pid);
+        fm__channel_free(parked->channel);
+        fm__sys.free(parked);
+    }
+}

@@ -1,0 +1,740 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop.  One step: start what may start, read rings, act on deadlines,
+ * wait if nothing happened, hear what ended, settle, run callbacks.
+ *
+ * Nothing here blocks but the poller, and that only as long as the caller
+ * allows.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/bind.h"
+#include "engine/engine.h"
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/proc.h"
+#include "os/sys.h"
+#include "process/child.h"
+#include "process/stdio.h"
+
+#define MAX_CHILDREN_LEAST 16
+#define MAX_CHILDREN_PER_CPU 8
+#define MAX_DEPTH_DEFAULT 16
+
+/* Without pidfds the end of a child must be asked for. */
+#define BLIND_WAIT_NS (10 * FM__NS_PER_MS)
+#define BLIND_WAIT_END_NS (FM__NS_PER_MS)
+
+/* What close adds to the longest grace before it leaves a child behind. */
+#define CLOSE_EXTRA_NS (FM__NS_PER_S / 2)
+
+#define TAGS 64
+
+bool fm__engine_is_ours(const fm_engine *engine)
+{
+    return engine->pid == fm__sys.getpid() &&
+           engine->generation == fm__fds_generation();
+}
+
+bool fm__engine_in_callback(const fm_engine *engine)
+{
+    return engine->in_callback;
+}
+
+void fm__engine_warn(fm_engine *engine, const char *message)
+{
+    char line[256];
+    int len;
+
+    if (engine->opts.on_warning) {
+        bool nested = engine->in_callback;
+
+        engine->in_callback = true;
+        engine->opts.on_warning(message, engine->opts.ud);
+        engine->in_callback = nested;
+        return;
+    }
+    len = snprintf(line, sizeof line, "%s\n", message);
+    if (len > 0)
+        (void)!fm__sys.write(2, line,
+                             (size_t)len < sizeof line ? (size_t)len
+                                                       : sizeof line - 1);
+}
+
+static void take_opts(fm_engine *engine, const struct fm_engine_opts *opts)
+{
+    unsigned cpus;
+
+    if (opts) {
+        engine->opts.on_threads = opts->on_threads;
+        if (opts->max_children > 0)
+            engine->opts.max_children = opts->max_children;
+        if (opts->max_depth > 0)
+            engine->opts.max_depth = opts->max_depth;
+        if (opts->on_warning) {
+            engine->opts.on_warning = opts->on_warning;
+            engine->opts.ud = opts->ud;
+        }
+    }
+    if (engine->opts.max_children == 0) {
+        cpus = fm__proc_count_cpus() * MAX_CHILDREN_PER_CPU;
+        engine->opts.max_children =
+            cpus > MAX_CHILDREN_LEAST ? cpus : MAX_CHILDREN_LEAST;
+    }
+    if (engine->opts.max_depth == 0)
+        engine->opts.max_depth = MAX_DEPTH_DEFAULT;
+}
+
+static int open_null(void)
+{
+    int fd = fm__fd_adopt(fm__sys.open("/dev/null", O_RDWR, 0));
+
+    if (fd >= 0)
+        fm__fd_keep(fd, true);
+    return fd;
+}
+
+/* Everything but the memory; accepts a half-built engine. */
+static void close_parts(fm_engine *engine)
+{
+    while (engine->idle) {
+        struct fm__channel *channel = engine->idle;
+
+        engine->idle = channel->next;
+        fm__channel_free(channel);
+    }
+    engine->n_idle = 0;
+    if (engine->bell.hear_fd >= 0 && engine->poller.fd >= 0)
+        fm__poller_remove(&engine->poller, engine->bell.hear_fd);
+    fm__bell_close(&engine->bell);
+    fm__fd_close(&engine->null_fd);
+    fm__poller_close(&engine->poller);
+    fm__sys.free(engine->slots);
+    engine->slots = NULL;
+    engine->n_slots = 0;
+}
+
+static int open_parts(fm_engine *engine)
+{
+    int rc = fm__poller_open(&engine->poller);
+
+    if (rc == 0)
+        rc = fm__bell_open(&engine->bell);
+    if (rc == 0) {
+        /* Children ring it; it is theirs too. */
+        fm__fd_keep(engine->bell.ring_fd, true);
+        rc = fm__poller_add(&engine->poller, engine->bell.hear_fd,
+                            FM__BELL_TAG);
+    }
+    if (rc == 0) {
+        engine->null_fd = open_null();
+        rc = engine->null_fd < 0 ? engine->null_fd : 0;
+    }
+    return rc;
+}
+
+int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
+{
+    fm_engine *engine = fm__sys.calloc(1, sizeof *engine);
+    int rc;
+
+    if (!engine)
+        return -ENOMEM;
+    engine->bell = (struct fm__bell)FM__BELL_INIT;
+    engine->poller = (struct fm__poller)FM__POLLER_INIT;
+    engine->null_fd = -1;
+    rc = fm__fds_open();
+    if (rc < 0) {
+        fm__sys.free(engine);
+        return rc;
+    }
+    fm__stdio_find();
+    take_opts(engine, opts);
+    fm__proc_random(engine->random, sizeof engine->random);
+    engine->pid = fm__sys.getpid();
+    engine->generation = fm__fds_generation();
+    engine->next_job = engine->random[0] | 1;
+    rc = open_parts(engine);
+    if (rc < 0) {
+        close_parts(engine);
+        fm__fds_close();
+        fm__sys.free(engine);
+        return rc;
+    }
+    *ret_engine = engine;
+    return 0;
+}
+
+int fm_engine_configure(fm_engine *engine, const struct fm_engine_opts *opts)
+{
+    if (engine->closed || !fm__engine_is_ours(engine))
+        return FM_ECLOSED;
+    take_opts(engine, opts);
+    return 0;
+}
+
+void fm_engine_forbid_direct(fm_engine *engine)
+{
+    engine->forbids_direct = true;
+}
+
+void fm_engine_get_stats(const fm_engine *engine, struct fm_engine_stats *ret)
+{
+    *ret = engine->stats;
+    ret->running = engine->n_running;
+    ret->queued = 0;
+    for (const fm_future *f = engine->queue.first; f; f = f->next)
+        ret->queued++;
+    for (const fm_future *f = engine->waiting.first; f; f = f->next)
+        ret->queued++;
+}
+
+/* ------------------------------------------------------------- one step */
+
+/* A job that could not be forked: another try if it wants one, else settle. */
+static void fail_start(fm_future *future, int rc)
+{
+    const struct fm_job_opts *opts = &future->opts;
+
+    fm__outcome_set_plain(future, FM_SPAWN, rc, future->spawn_step);
+    if (future->attempt <= opts->retries &&
+        (opts->retry_on & FM_KIND_BIT(FM_SPAWN))) {
+        (void)fm__future_enter(future, FM_BACKOFF);
+        fm__list_remove(future);
+        future->next_at = fm__clock_after(fm__clock_now(), opts->backoff_ns);
+        fm__list_append(&future->engine->waiting, future);
+        return;
+    }
+    fm__future_settle(future);
+}
+
+static void start_queued(fm_engine *engine)
+{
+    while (engine->queue.first &&
+           engine->n_running < engine->opts.max_children) {
+        fm_future *future = engine->queue.first;
+        int rc = fm__attempt_start(future);
+
+        if (rc < 0)
+            fail_start(future, rc);
+        else
+            fm__list_remove(future);
+    }
+}
+
+static void requeue_waiting(fm_engine *engine, int64_t now)
+{
+    for (fm_future *f = engine->waiting.first, *next; f; f = next) {
+        next = f->next;
+        if (now < f->next_at)
+            continue;
+        fm__list_remove(f);
+        (void)fm__future_enter(f, FM_QUEUED);
+        fm__list_append(&engine->queue, f);
+    }
+}
+
+/* Read all rings and look at all deadlines.  True when something was done. */
+static bool pump_all(fm_engine *engine)
+{
+    int64_t now = fm__clock_now();
+    bool did = false;
+
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (!future)
+            continue;
+        did = fm__attempt_pump(future, now) || did;
+        if (fm__pid_fd(&future->pid) < 0)
+            fm__attempt_finish(future, now);
+        if (engine->slots[i] == future)
+            did = fm__attempt_check_time(future, now) || did;
+    }
+    if (engine->waiting.first)
+        requeue_waiting(engine, now);
+    if (engine->parked)
+        fm__attempt_reap_parked(engine, false);
+    return did;
+}
+
+static int64_t next_time(const fm_engine *engine)
+{
+    int64_t at = FM__NEVER;
+
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        if (engine->slots[i]) {
+            int64_t t = fm__attempt_next_time(engine->slots[i]);
+
+            at = t < at ? t : at;
+        }
+    }
+    for (const fm_future *f = engine->waiting.first; f; f = f->next)
+        at = f->next_at < at ? f->next_at : at;
+    return at;
+}
+
+/* How long a child whose end nobody tells may go unasked. */
+static int64_t blind_wait(const fm_engine *engine)
+{
+    int64_t wait = engine->parked ? 100 * FM__NS_PER_MS : FM__NEVER;
+
+    if (!engine->blind)
+        return wait;
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        const fm_future *future = engine->slots[i];
+
+        if (future && fm__pid_fd(&future->pid) < 0) {
+            int64_t w = future->state == FM_DRAINING ? BLIND_WAIT_END_NS
+                                                     : BLIND_WAIT_NS;
+            wait = w < wait ? w : wait;
+        }
+    }
+    return wait;
+}
+
+/* Tell the children that the bell is needed from now on.  True when one of
+ * them has written something in the meantime. */
+static bool go_to_sleep(fm_engine *engine)
+{
+    bool busy = false;
+
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (future && future->inbox.ending == FM__ENDING_OPEN &&
+            fm__ring_sleep(&future->channel->ring))
+            busy = true;
+    }
+    return busy;
+}
+
+static void hear(fm_engine *engine, uint64_t tag)
+{
+    uint64_t slot = tag / 4;
+    fm_future *future = slot < engine->n_slots ? engine->slots[slot] : NULL;
+
+    switch ((enum fm__tag)(tag % 4)) {
+    case FM__TAG_BELL:
+        fm__bell_silence(&engine->bell);
+        break;
+    case FM__TAG_PID:
+        if (future)
+            fm__attempt_finish(future, fm__clock_now());
+        break;
+    case FM__TAG_STDOUT:
+    case FM__TAG_STDERR:
+        if (future)
+            (void)fm__attempt_pump(future, fm__clock_now());
+        break;
+    }
+}
+
+/* Wait for descriptors at most until `deadline`.  0, a count, or -errno. */
+static int listen_once(fm_engine *engine, int64_t deadline)
+{
+    uint64_t tags[TAGS];
+    int64_t now, at, wait;
+    int n;
+
+    wait = 0;
+    if (deadline > 0) {
+        now = fm__clock_now();
+        at = next_time(engine);
+        at = at < deadline ? at : deadline;
+        wait = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
+        at = blind_wait(engine);
+        wait = at < wait ? at : wait;
+        if (go_to_sleep(engine))
+            wait = 0;
+    }
+    n = fm__poller_wait(&engine->poller, tags, TAGS, wait);
+    for (int i = 0; i < n; i++)
+        hear(engine, tags[i]);
+    return n;
+}
+
+static bool is_idle(const fm_engine *engine)
+{
+    return engine->n_running == 0 && !engine->queue.first &&
+           !engine->waiting.first && !engine->due.first;
+}
+
+/* Callbacks of what has settled so far; those that they cause come next
+ * time. */
+static int run_due(fm_engine *engine)
+{
+    struct fm__list batch = {NULL, NULL};
+    int n = 0;
+
+    while (engine->due.first) {
+        fm_future *future = engine->due.first;
+
+        fm__list_remove(future);
+        fm__list_append(&batch, future);
+    }
+    while (batch.first) {
+        fm_future *future = batch.first;
+        fm_settle_cb cb = future->on_settle;
+        void *ud = future->on_settle_ud;
+
+        fm__list_remove(future);
+        if (cb) {
+            future->on_settle_ud = NULL;
+            engine->in_callback = true;
+            cb(future, ud);
+            engine->in_callback = false;
+        }
+        fm_future_unref(future);
+        n++;
+    }
+    return n;
+}
+
+static int step(fm_engine *engine, int64_t timeout_ns)
+{
+    int64_t deadline = 0;
+    int rc = 0;
+
+    if (timeout_ns > 0)
+        deadline = fm__clock_after(fm__clock_now(), timeout_ns);
+    else if (timeout_ns < 0)
+        deadline = FM__NEVER;
+    for (;;) {
+        start_queued(engine);
+        if (engine->due.first)
+            deadline = 0; /* look, but do not wait */
+        if (pump_all(engine) && engine->due.first)
+            deadline = 0;
+        rc = listen_once(engine, deadline);
+        if (rc < 0)
+            break;
+        if (rc > 0)
+            (void)pump_all(engine);
+        if (engine->due.first || is_idle(engine) || deadline == 0 ||
+            fm__clock_now() >= deadline)
+            break;
+    }
+    if (engine->due.first) {
+        start_queued(engine);
+        return run_due(engine);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* The host may poll fm_engine_fd() whenever it likes, so flags and timer are
+ * right whenever no step runs. */
+static void leave_ready(fm_engine *engine)
+{
+    if (engine->poller.timer_fd < 0)
+        return;
+    if (go_to_sleep(engine) || engine->due.first ||
+        (engine->queue.first &&
+         engine->n_running < engine->opts.max_children))
+        fm__bell_ring(&engine->bell);
+    (void)fm__poller_set_deadline(&engine->poller, next_time(engine));
+}
+
+int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
+{
+    int rc;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (engine->in_callback)
+        return FM_EBUSY;
+    if (is_idle(engine) && !engine->parked)
+        return 0;
+    rc = step(engine, timeout_ns);
+    if (engine->free_after_step) {
+        fm_engine_free(engine);
+        return rc;
+    }
+    leave_ready(engine);
+    return rc;
+}
+
+int fm_engine_fd(fm_engine *engine)
+{
+    int fd;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    fd = fm__poller_fd(&engine->poller);
+    if (fd >= 0)
+        leave_ready(engine);
+    return fd;
+}
+
+int64_t fm_engine_timeout(fm_engine *engine)
+{
+    int64_t at, now, blind;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return -1;
+    if (engine->due.first || (engine->queue.first &&
+                              engine->n_running < engine->opts.max_children))
+        return 0;
+    now = fm__clock_now();
+    at = next_time(engine);
+    blind = blind_wait(engine);
+    at = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
+    at = blind < at ? blind : at;
+    return at == FM__NEVER ? -1 : at;
+}
+
+/* ---------------------------------------------------------------- close */
+
+static void stop_everything(fm_engine *engine, int64_t grace_ns)
+{
+    int64_t now = fm__clock_now();
+
+    while (engine->queue.first || engine->waiting.first) {
+        fm_future *future = engine->queue.first ? engine->queue.first
+                                                : engine->waiting.first;
+
+        fm__outcome_set_plain(future, FM_CLOSED, 0, "the engine was closed");
+        fm__future_settle(future);
+    }
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (!future || future->inbox.ending == FM__ENDING_ENDED)
+            continue;
+        fm__future_stop(future,
+                        grace_ns == 0 ? FM__STOP_FORCED : FM__STOP_ASKED,
+                        FM_CLOSED, now);
+        if (grace_ns > 0 && future->stop == FM__STOP_ASKED &&
+            future->next_at > fm__clock_after(now, grace_ns))
+            future->next_at = fm__clock_after(now, grace_ns);
+    }
+}
+
+static int64_t longest_grace(const fm_engine *engine)
+{
+    int64_t longest = 0;
+
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        if (engine->slots[i]) {
+            int64_t grace = fm__future_grace(engine->slots[i]);
+
+            longest = grace > longest ? grace : longest;
+        }
+    }
+    return longest;
+}
+
+/* What SIGKILL did not end within the bound is given up on. */
+static void abandon_rest(fm_engine *engine)
+{
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (!future)
+            continue;
+        fm__future_stop(future, FM__STOP_FORCED, FM_CLOSED, fm__clock_now());
+        future->next_at = 0;
+        (void)fm__attempt_check_time(future, fm__clock_now());
+    }
+    fm__attempt_reap_parked(engine, true);
+}
+
+static void run_down(fm_engine *engine, int64_t grace_ns)
+{
+    int64_t bound = grace_ns >= 0 ? grace_ns : longest_grace(engine);
+    int64_t until;
+
+    stop_everything(engine, grace_ns);
+    until = fm__clock_after(fm__clock_now(),
+                            fm__clock_after(bound, CLOSE_EXTRA_NS));
+    while (engine->n_running > 0 || engine->due.first) {
+        int64_t now = fm__clock_now();
+
+        if (now >= until)
+            break;
+        (void)step(engine, until - now);
+    }
+    abandon_rest(engine);
+    (void)run_due(engine);
+}
+
+/* In a child: the descriptors were buried, the processes are not ours. */
+static void forget(fm_engine *engine)
+{
+    engine->bell = (struct fm__bell)FM__BELL_INIT;
+    engine->poller.fd = -1;
+    engine->poller.timer_fd = -1;
+    engine->null_fd = -1;
+    engine->closed = true;
+}
+
+int fm_engine_close(fm_engine *engine, int64_t grace_ns)
+{
+    if (engine->closed)
+        return 0;
+    if (!fm__engine_is_ours(engine)) {
+        forget(engine);
+        return 0;
+    }
+    if (engine->in_callback)
+        return FM_EBUSY;
+    engine->closed = true;
+    run_down(engine, grace_ns);
+    close_parts(engine);
+    fm__hooks_forget(engine);
+    fm__fds_close();
+    return 0;
+}
+
+void fm_engine_free(fm_engine *engine)
+{
+    if (!engine)
+        return;
+    if (fm_engine_close(engine, -1) == FM_EBUSY) {
+        engine->free_after_step = true;
+        return;
+    }
+    fm__sys.free(engine);
+}
+
+/* ---------------------------------------------------------------- spawn */
+
+const char *fm_job_opts_error(const struct fm_job_opts *opts)
+{
+    if (opts->timeout_ns < 0)
+        return "timeout_ns";
+    if (opts->backoff_ns < 0)
+        return "backoff_ns";
+    if (opts->output > FM_OUTPUT_LINES)
+        return "output";
+    if (opts->output == FM_OUTPUT_LINES && !opts->on_line)
+        return "on_line";
+    if (opts->retry_on & ~(FM_KIND_BIT(FM_KIND_COUNT) - 1))
+        return "retry_on";
+    if (opts->n_keep_fds > 0 && !opts->keep_fds)
+        return "keep_fds";
+    if (opts->nice < -40 || opts->nice > 40)
+        return "nice";
+    return NULL;
+}
+
+#define RESULT_DEFAULT ((uint64_t)256 << 20)
+
+static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
+{
+    struct fm_job_opts *own = &future->opts;
+
+    if (!opts)
+        opts = own; /* zeroed: the defaults */
+    *own = *opts;
+    own->name = NULL;
+    own->keep_fds = NULL;
+    if (own->retry_on == 0)
+        own->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
+                        FM_KIND_BIT(FM_NO_RESULT);
+    if (own->limits.result == 0)
+        own->limits.result = RESULT_DEFAULT;
+    if (own->limits.files > 0)
+        own->limits.has_files = true;
+    if (own->limits.processes > 0)
+        own->limits.has_processes = true;
+    if (own->limits.file_size > 0)
+        own->limits.has_file_size = true;
+    if (opts->name) {
+        size_t size = strlen(opts->name) + 1;
+        char *name = fm__sys.malloc(size);
+
+        if (!name)
+            return -ENOMEM;
+        memcpy(name, opts->name, size);
+        own->name = name;
+    }
+    if (opts->n_keep_fds > 0) {
+        size_t size = opts->n_keep_fds * sizeof *opts->keep_fds;
+        int *fds = fm__sys.malloc(size);
+
+        if (!fds)
+            return -ENOMEM;
+        memcpy(fds, opts->keep_fds, size);
+        own->keep_fds = fds;
+    }
+    return 0;
+}
+
+/* Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
+ * (2014): the finaliser of SplitMix. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static void draw_seed(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+
+    if (future->opts.has_seed) {
+        future->seed[0] = mix(future->opts.seed);
+        future->seed[1] = mix(future->opts.seed_index ^ future->seed[0]);
+        return;
+    }
+    engine->random[0] += UINT64_C(0x9e3779b97f4a7c15);
+    future->seed[0] = mix(engine->random[0]);
+    future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
+}
+
+int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+             void *ud, fm_future **ret_future)
+{
+    fm_future *future;
+    int rc;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (!fn || (opts && fm_job_opts_error(opts)))
+        return -EINVAL;
+    future = fm__sys.calloc(1, sizeof *future);
+    if (!future)
+        return -ENOMEM;
+    future->refs = 1;
+    future->pid = (struct fm__pid)FM__PID_INIT;
+    future->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
+    future->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
+    rc = copy_opts(future, opts);
+    if (rc < 0) {
+        fm_future_unref(future);
+        return rc;
+    }
+    future->engine = engine;
+    future->fn = fn;
+    future->ud = ud;
+    future->job = engine->next_job++;
+    draw_seed(future);
+    *ret_future = fm_future_ref(future); /* the engine keeps the first */
+    fm__list_append(&engine->queue, future);
+    if (!engine->in_callback && engine->queue.first == future)
+        start_queued(engine);
+    return 0;
+}
+
+/* -------------------------------------------------------- for the binding */
+
+struct fm__sink *fm__child_sink(fm_child *child)
+{
+    return fm__child_get_sink(child);
+}
+
+int fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
+{
+    fm__child_set_sampler(child, sample, ud);
+    return 0;
+}
+
+unsigned fm__process_depth(void)
+{
+    return fm__child_depth();
+}

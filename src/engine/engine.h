@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of engine and future, shared by the files of this folder.
+ *
+ * Who owns what
+ *   engine   the poller, the bell, /dev/null, idle channels, and one reference
+ *            on every future that is not settled or whose callback is due
+ *   future   its options (copied), its inbox, and, from STARTING to the end of
+ *            DRAINING, one slot of the engine with channel, pid and output
+ *
+ * Where a future is listed
+ *   QUEUED             engine->queue, in order
+ *   BACKOFF            engine->waiting
+ *   STARTING…DRAINING  engine->slots[future->slot]
+ *   SETTLED            engine->due while its callback has not run, else nowhere
+ *
+ * States change in fm__future_enter() alone, stop requests in
+ * fm__future_stop().
+ */
+#ifndef FM_ENGINE_ENGINE_H
+#define FM_ENGINE_ENGINE_H
+
+#include "fork_map.h"
+#include "os/bell.h"
+#include "os/pid.h"
+#include "os/poller.h"
+#include "process/channel.h"
+#include "process/output.h"
+#include "wire/inbox.h"
+
+/* How far the wish to end a child has come; never back. */
+enum fm__stop {
+    FM__STOP_NONE,
+    FM__STOP_SAMPLING, /* asked where it is; SIGTERM follows */
+    FM__STOP_ASKED,    /* SIGTERM sent; SIGKILL follows */
+    FM__STOP_FORCED    /* SIGKILL sent */
+};
+
+struct fm__list {
+    fm_future *first, *last;
+};
+
+struct fm_future {
+    fm_engine *engine; /* NULL once the engine is gone */
+    fm_future *prev, *next;
+    struct fm__list *list; /* where prev and next belong to */
+    unsigned refs;
+    enum fm_state state;
+    enum fm__stop stop;
+    enum fm_kind stop_kind;   /* why, when stop is not NONE */
+    const char *stop_limit;   /* with FM_LIMIT */
+    struct fm_job_opts opts;  /* strings and lists are ours */
+    fm_job_fn fn;
+    void *ud;
+    uint64_t job;
+    uint64_t seed[2];
+    unsigned attempt;
+    fm_settle_cb on_settle;
+    void *on_settle_ud;
+    /* One attempt. */
+    unsigned slot;
+    struct fm__pid pid;
+    struct fm__channel *channel;
+    struct fm__output outputs[2];
+    struct fm__inbox inbox;
+    bool is_gone;      /* the process has ended */
+    int spawn_rc;      /* negative: the attempt could not be started */
+    const char *spawn_step;
+    int64_t started_at, next_at; /* next_at: start, stop or back-off time */
+    int64_t timeout_at;
+    struct fm_outcome outcome;
+    char message[192];
+};
+
+struct fm__parked {
+    struct fm__parked *next;
+    struct fm__pid pid;
+    struct fm__channel *channel;
+};
+
+struct fm_engine {
+    pid_t pid;           /* of the process that made it */
+    unsigned generation; /* fm__fds_generation() then */
+    struct fm_engine_opts opts;
+    struct fm__poller poller;
+    struct fm__bell bell;
+    int null_fd;
+    bool closed, in_callback, forbids_direct, warned_threads;
+    bool free_after_step;
+    bool blind; /* pidfds cannot be had: children ring at their end */
+    struct fm__list queue, waiting, due;
+    fm_future **slots; /* n_slots long, NULL where free */
+    unsigned n_slots, n_running;
+    struct fm__channel *idle;
+    unsigned n_idle;
+    struct fm__parked *parked;
+    uint64_t next_job;
+    uint64_t random[2];
+    struct fm_engine_stats stats;
+};
+
+/* Pollers tell a slot and what of it: tag = slot * 4 + kind. */
+enum fm__tag {
+    FM__TAG_PID,
+    FM__TAG_STDOUT,
+    FM__TAG_STDERR,
+    FM__TAG_BELL
+};
+
+#define FM__BELL_TAG ((uint64_t)FM__TAG_BELL)
+
+/* list.c */
+void fm__list_append(struct fm__list *list, fm_future *future);
+void fm__list_remove(fm_future *future);
+
+/* future.c: the state machine */
+bool fm__future_enter(fm_future *future, enum fm_state to);
+void fm__future_settle(fm_future *future);
+void fm__future_stop(fm_future *future, enum fm__stop to, enum fm_kind kind,
+                     int64_t now);
+int64_t fm__future_grace(const fm_future *future);
+/* Let go of the job's `ud`, once. */
+void fm__future_drop_ud(fm_future *future);
+
+/* attempt.c: one attempt of a job, from fork to outcome */
+int fm__attempt_start(fm_future *future);
+/* Read what there is; returns true when it did something. */
+bool fm__attempt_pump(fm_future *future, int64_t now);
+/* The process is gone: reap, decide, free the slot; then SETTLED or BACKOFF. */
+void fm__attempt_finish(fm_future *future, int64_t now);
+/* Act on deadlines that have come; returns true when one had. */
+bool fm__attempt_check_time(fm_future *future, int64_t now);
+/* The earliest time at which check_time must be called. */
+int64_t fm__attempt_next_time(const fm_future *future);
+/* Look after children that SIGKILL did not end; reaps those that did. */
+void fm__attempt_reap_parked(fm_engine *engine, bool give_up);
+
+/* outcome.c: what an ended attempt amounts to */
+void fm__outcome_decide(fm_future *future,
+                        const struct fm__exit_status *status);
+/* An attempt that had no process. */
+void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
+                           const char *message);
+
+/* hooks.c */
+int fm__hooks_before(fm_engine *engine);
+int fm__hooks_parent(fm_engine *engine);
+int fm__hooks_child(void *engine);
+void fm__hooks_forget(fm_engine *engine);
+
+/* engine.c */
+void fm__engine_warn(fm_engine *engine, const char *message);
+bool fm__engine_is_ours(const fm_engine *engine);
+
+/* trace.c */
+void fm__trace(const fm_future *future, const char *from, const char *to);
+const char *fm__state_name(enum fm_state state);
+
+#endif

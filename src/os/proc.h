@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* What /proc and the C library know of this process. */
+#ifndef FM_OS_PROC_H
+#define FM_OS_PROC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Read a small file whole, terminated.  Returns its length, or -errno.
+ * Async-signal-safe. */
+ssize_t fm__proc_read(const char *path, char *data, size_t size);
+
+/* Threads of this process, 1 when it never had another; 0 when unknown. */
+unsigned fm__proc_count_threads(void);
+
+/* Processors that this process may use, at least 1. */
+unsigned fm__proc_count_cpus(void);
+
+/* Fill with random bytes; falls back on clock and process id. */
+void fm__proc_random(void *data, size_t len);
+
+#endif
