@@ -31,14 +31,15 @@ int fm__json_write_string(struct fm__sink *sink, const char *data, size_t len);
 
 struct fm__json_reader {
     const unsigned char *next, *end, *start;
-    struct fm__bounds bounds;
-    size_t depth, nodes;
-    unsigned char *stack; /* one bit per level: list or table; see json.c */
-    char *scratch;        /* unescaped string */
+    struct fm__bounds bounds; /* no default in it any more */
+    size_t depth, nodes;      /* open levels, values and keys so far */
+    char *scratch;            /* memory for an unescaped string */
     size_t scratch_size;
-    int expect;           /* state of the grammar, json.c */
-    const char *error;    /* set when a call failed: static text */
-    unsigned char stack_bits[(FM__DEPTH_MAX + 7) / 8];
+    int expect;        /* state of the grammar, json_read.c */
+    int failure;       /* what failed calls return */
+    const char *error; /* set when a call failed: static text */
+    unsigned char stack[(FM__DEPTH_MAX + 7) / 8]; /* one bit per open level:
+                                                     set for a list */
 };
 
 /* Read `len` bytes at `data`, which the caller owns and keeps until _done.
@@ -48,7 +49,7 @@ void fm__json_reader_init(struct fm__json_reader *reader, const void *data,
 
 /* The next event.  Returns 0; FM_EPROTOCOL with reader->error and the place
  * in fm__json_reader_offset() when the text is not as above; FM_ELIMIT when a
- * bound is exceeded; -ENOMEM.  After a failure only _done may be called. */
+ * bound is exceeded; -ENOMEM.  A failure stays: further calls return it. */
 int fm__json_reader_next(struct fm__json_reader *reader,
                          struct fm__event *ret_event);
 

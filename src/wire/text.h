@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bytes inside a JSON string: finding the first one that is not plain,
+ * and stepping over UTF-8 (RFC 3629: shortest form, no surrogates, nothing
+ * above U+10FFFF).
+ *
+ * A plain byte stands for itself, in a string as in the value: printable
+ * ASCII but for quote and backslash.
+ */
+#ifndef FM_WIRE_TEXT_H
+#define FM_WIRE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/word.h"
+
+#ifdef __SSE2__
+# include <emmintrin.h>
+#endif
+
+#define FM__EACH_BYTE(byte) (0x0101010101010101u * (byte))
+
+static inline bool fm__text_is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+/* The high bit of the lowest byte that is not plain is the lowest bit set; 0
+ * when all 8 are plain.  Borrows only reach bytes above a true hit. */
+static inline uint64_t fm__text_special8(uint64_t word)
+{
+    uint64_t quote = word ^ FM__EACH_BYTE('"');
+    uint64_t backslash = word ^ FM__EACH_BYTE('\\');
+
+    return (word | (word - FM__EACH_BYTE(0x20)) | (quote - FM__EACH_BYTE(1)) |
+            (backslash - FM__EACH_BYTE(1))) &
+           FM__EACH_BYTE(0x80);
+}
+
+#ifdef __SSE2__
+
+/* One bit for each of 16 bytes that is not plain.  The comparison is signed:
+ * what is below 0x20 includes what is above 0x7f. */
+static inline unsigned fm__text_special16(__m128i v)
+{
+    __m128i quote = _mm_cmpeq_epi8(v, _mm_set1_epi8('"'));
+    __m128i backslash = _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'));
+    __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20));
+
+    return (unsigned)_mm_movemask_epi8(
+        _mm_or_si128(low, _mm_or_si128(quote, backslash)));
+}
+
+/* Step over 16 plain bytes at a time.  Stops at the first byte that is not
+ * plain or fewer than 16 before the end. */
+static inline const unsigned char *
+fm__text_skip_blocks(const unsigned char *p, const unsigned char *end)
+{
+    while (end - p >= 16) {
+        unsigned special = fm__text_special16(
+            _mm_loadu_si128((const __m128i *)(const void *)p));
+
+        if (special)
+            return p + __builtin_ctz(special);
+        p += 16;
+    }
+    return p;
+}
+
+#else
+
+static inline const unsigned char *
+fm__text_skip_blocks(const unsigned char *p, const unsigned char *end)
+{
+    (void)end;
+    return p;
+}
+
+#endif
+
+/* The first byte that is not plain, or `end`. */
+static inline const unsigned char *fm__text_skip(const unsigned char *p,
+                                                 const unsigned char *end)
+{
+    p = fm__text_skip_blocks(p, end);
+    while (end - p >= 8) {
+        uint64_t special = fm__text_special8(fm__load8(p));
+
+        if (special)
+            return p + __builtin_ctzll(special) / 8;
+        p += 8;
+    }
+    while (p < end && fm__text_is_plain(*p))
+        p++;
+    return p;
+}
+
+/* Length of the character that begins at `p` with a byte above 0x7f, or 0
+ * when there is no whole one. */
+static inline size_t fm__text_utf8_len(const unsigned char *p,
+                                       const unsigned char *end)
+{
+    size_t room = (size_t)(end - p);
+    unsigned char c = p[0];
+
+    if (c < 0xe0)
+        return c >= 0xc2 && room >= 2 && (p[1] & 0xc0) == 0x80 ? 2 : 0;
+    if (room < 3 || (p[1] & 0xc0) != 0x80 || (p[2] & 0xc0) != 0x80)
+        return 0;
+    if (c < 0xf0) {
+        bool overlong = c == 0xe0 && p[1] < 0xa0;
+        bool surrogate = c == 0xed && p[1] >= 0xa0;
+
+        return overlong || surrogate ? 0 : 3;
+    }
+    if (c > 0xf4 || room < 4 || (p[3] & 0xc0) != 0x80)
+        return 0;
+    return (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] >= 0x90) ? 0 : 4;
+}
+
+#endif
