@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+#
+# What the scripts share; sourced with the project's root as directory.
+
+# need PACKAGE...: install the Debian packages that are missing.  Where there
+# is no dpkg the tools are taken as they are; one that is absent says so when
+# it is called.
+need()
+{
+  command -v dpkg-query >/dev/null || return 0
+  missing=
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
+      grep -q 'ok installed' || missing="$missing $package"
+  done
+  [ -n "$missing" ] || return 0
+
+  as_root=
+  if [ "$(id -u)" -ne 0 ]; then
+    as_root="sudo"
+    command -v sudo >/dev/null || as_root=
+  fi
+  echo "Installing:$missing"
+  # The lists are brought up to date only when they do not know a package.
+  apt_install $missing || {
+    $as_root apt-get update </dev/null && apt_install $missing
+  } || {
+    echo "Cannot install:$missing" >&2
+    return 1
+  }
+}
+
+apt_install()
+{
+  $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y --no-install-recommends "$@" </dev/null
+}
+
+# build PRESET [CMAKE OPTION...]: configure and build below build/PRESET.
+build()
+{
+  preset=$1
+  shift
+  if [ -z "${CMAKE_GENERATOR:-}" ] && command -v ninja >/dev/null; then
+    export CMAKE_GENERATOR=Ninja
+  fi
+  mkdir -p build
+  cmake --preset "$preset" "$@" >"build/$preset.log" 2>&1 || {
+    cat "build/$preset.log" >&2
+    return 1
+  }
+  cmake --build --preset "$preset" --parallel "$(jobs_at_once)"
+}
+
+jobs_at_once()
+{
+  nproc 2>/dev/null || echo 2
+}
+
+# tally NAME PASSED FAILED: one line of the sum that spec/run and .ci/run end
+# with.  FORK_MAP_TALLY names the file.
+tally()
+{
+  echo "$2 $3 $1" >>"$FORK_MAP_TALLY"
+  echo "== $1: $2 passed, $3 failed"
+}
+
+# tally_check NAME COMMAND...: one check, passed when the command succeeds.
+tally_check()
+{
+  name=$1
+  shift
+  echo "== $name"
+  if "$@"; then
+    tally "$name" 1 0
+  else
+    tally "$name" 0 1
+  fi
+}
+
+# tally_end: print the sum as the last line; false if anything failed or if
+# nothing passed.
+tally_end()
+{
+  [ ! -s "$FORK_MAP_TALLY" ] || sort -k 3 "$FORK_MAP_TALLY" |
+    awk '{ n = $1; m = $2; $1 = $2 = ""; printf "%6d passed %4d failed %s\n",
+           n, m, $0 }'
+  awk '{ passed += $1; failed += $2 }
+       END { printf "%d passed, %d failed\n", passed, failed
+             exit !(passed > 0 && failed == 0) }' "$FORK_MAP_TALLY"
+}
