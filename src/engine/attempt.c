@@ -253,7 +253,7 @@ static void begin_attempt(fm_future *future)
 {
     future->attempt++;
     future->stop = FM__STOP_NONE;
-    future->stop_limit = NULL;
+    future->stop_kind = FM_VALUE;
     future->is_gone = false;
     future->spawn_rc = 0;
     future->next_at = FM__NEVER;

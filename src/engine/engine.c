@@ -254,8 +254,6 @@ static bool pump_all(fm_engine *engine)
         if (engine->slots[i] == future)
             did = fm__attempt_check_time(future, now) || did;
     }
-    if (engine->waiting.first)
-        requeue_waiting(engine, now);
     if (engine->parked)
         fm__attempt_reap_parked(engine, false);
     return did;
@@ -404,6 +402,8 @@ static int step(fm_engine *engine, int64_t timeout_ns)
     else if (timeout_ns < 0)
         deadline = FM__NEVER;
     for (;;) {
+        if (engine->waiting.first)
+            requeue_waiting(engine, fm__clock_now());
         start_queued(engine);
         if (engine->due.first)
             deadline = 0; /* look, but do not wait */

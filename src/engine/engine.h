@@ -48,7 +48,6 @@ struct fm_future {
     enum fm_state state;
     enum fm__stop stop;
     enum fm_kind stop_kind;   /* why, when stop is not NONE */
-    const char *stop_limit;   /* with FM_LIMIT */
     struct fm_job_opts opts;  /* strings and lists are ours */
     fm_job_fn fn;
     void *ud;
