@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The C test runner: one header, one executable per test file.
+ *
+ *   TEST(a_sentence_about_behaviour) { CHECK(1 + 1 == 2); }
+ *
+ * Each test runs in a process of its own, which must end with the descriptors
+ * and the children that it began with, within TEST_SECONDS.  A failed CHECK
+ * ends the test.  `program NAME` runs one test.  The last line printed is
+ * "N passed, N failed".
+ */
+#ifndef SPEC_C_TEST_H
+#define SPEC_C_TEST_H
+
+#ifdef NDEBUG
+#error "tests are built without NDEBUG"
+#endif
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef TEST_SECONDS
+#define TEST_SECONDS 60
+#endif
+
+#define TEST_MAX 256
+
+struct test {
+    const char *name;
+    void (*run)(void);
+};
+
+static struct test tests[TEST_MAX];
+static int n_tests;
+
+static void __attribute__((unused)) test_add(const char *name,
+                                             void (*run)(void))
+{
+    if (n_tests == TEST_MAX)
+        abort();
+    tests[n_tests].name = name;
+    tests[n_tests++].run = run;
+}
+
+#define TEST(id)                                                               \
+    static void test_##id(void);                                               \
+    static void __attribute__((constructor)) add_##id(void)                    \
+    {                                                                          \
+        test_add(#id, test_##id);                                              \
+    }                                                                          \
+    static void test_##id(void)
+
+static _Noreturn void __attribute__((unused))
+test_fail(const char *file, int line, const char *what)
+{
+    (void)fprintf(stderr, "%s:%d: %s\n", file, line, what);
+    (void)fflush(NULL);
+    _exit(1);
+}
+
+#define CHECK(condition)                                                       \
+    do {                                                                       \
+        if (!(condition))                                                      \
+            test_fail(__FILE__, __LINE__, #condition);                         \
+    } while (0)
+
+#define CHECK_INT(a, b)                                                        \
+    do {                                                                       \
+        long long a_ = (long long)(a), b_ = (long long)(b);                    \
+        char text_[256];                                                       \
+        if (a_ != b_) {                                                        \
+            (void)snprintf(text_, sizeof text_, "%s is %lld, not %lld", #a,    \
+                           a_, b_);                                            \
+            test_fail(__FILE__, __LINE__, text_);                              \
+        }                                                                      \
+    } while (0)
+
+#define CHECK_STR(a, b)                                                        \
+    do {                                                                       \
+        const char *s_ = (a), *t_ = (b);                                       \
+        char text_[512];                                                       \
+        if (!s_ || !t_ || strcmp(s_, t_) != 0) {                               \
+            (void)snprintf(text_, sizeof text_, "%s is \"%.200s\", not "       \
+                           "\"%.200s\"", #a, s_ ? s_ : "(null)",               \
+                           t_ ? t_ : "(null)");                                \
+            test_fail(__FILE__, __LINE__, text_);                              \
+        }                                                                      \
+    } while (0)
+
+static int __attribute__((unused)) test_count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    if (!dir)
+        return -1;
+    while (readdir(dir))
+        n++;
+    (void)closedir(dir);
+    return n;
+}
+
+/* The body of one test's process. */
+static _Noreturn void test_run(const struct test *test)
+{
+    int fds = test_count_fds();
+
+    (void)alarm(TEST_SECONDS);
+    test->run();
+    if (test_count_fds() != fds)
+        test_fail(test->name, 0, "it left descriptors open");
+    if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
+        test_fail(test->name, 0, "it left a child");
+    (void)fflush(NULL);
+    /* exit(), not _exit(): leak checkers report there. */
+    exit(0);
+}
+
+static bool test_passes(const struct test *test)
+{
+    int status;
+    pid_t pid;
+
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0)
+        test_run(test);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return false;
+    if (status == 0) {
+        (void)printf("ok   %s\n", test->name);
+        return true;
+    }
+    (void)printf("FAIL %s (status %d)\n", test->name, status);
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    int passed = 0, failed = 0;
+
+    for (int i = 0; i < n_tests; i++) {
+        if (argc > 1 && strcmp(argv[1], tests[i].name) != 0)
+            continue;
+        if (test_passes(&tests[i]))
+            passed++;
+        else
+            failed++;
+    }
+    (void)printf("%d passed, %d failed\n", passed, failed);
+    return failed > 0 || passed == 0;
+}
+
+#endif
