@@ -1,0 +1,106 @@
+-- SPDX-License-Identifier: MIT
+-- fork_map: run a function in a forked child, and get back exactly what it
+-- returned, or an error that says why not.
+
+local core = require "fork_map.core"
+local engine = require "fork_map.engine"
+
+---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
+---its values.  The child is a copy of this process: upvalues, userdata and
+---modules are simply there, and nothing that it changes is seen here.
+---
+---Raises a `fork_map.Error` when there are no values, whatever the reason.
+---@class fork_map
+---@field _VERSION string
+---@field Error fork_map.Error the class of what a failed call raises
+---@field null lightuserdata JSON's null, which is also cjson.null
+---@overload fun(fn: function, ...): ...
+local M = {
+  _VERSION = "fork_map " .. core.version,
+  Error = require "fork_map.error",
+  null = core.null,
+}
+
+---Mark a table as a list, so that it is `[]` in JSON when it is empty.
+---@generic T: table
+---@param t? T a new table when absent
+---@return T
+function M.array(t)
+  if t ~= nil and type(t) ~= "table" then
+    error(("fork_map.array: a table is expected, not a %s"):format(type(t)), 2)
+  end
+  return core.array(t or {})
+end
+
+---A view with these options: `fork_map.with{timeout = 5}(fn, ...)`.
+---@param opts fork_map.Options
+---@return fork_map.View
+function M.with(opts)
+  local view, text = engine.new_view(opts)
+  if not view then
+    error(text, 2)
+  end
+  return view
+end
+
+---An engine of its own: own children, own options, defaults for its calls.
+---@param opts? fork_map.EngineOptions
+---@return fork_map.Engine
+function M.new(opts)
+  local made, text = engine.new(opts == nil and {} or opts)
+  if not made then
+    error(text, 2)
+  end
+  return made
+end
+
+---The engine that the module's own verbs use: one per Lua state, and another
+---one in every child.
+---@return fork_map.Engine
+function M.engine()
+  return engine.get_default()
+end
+
+local HOOKS = { before = true, parent = true, child = true }
+
+---Register functions that run around every fork: `before` in the parent, the
+---last registered first; `parent` and `child` afterwards in the order of
+---registration.  An error in `before` gives up the fork (kind "spawn"), one in
+---`child` is the child's failure (kind "error"), one in `parent` goes to
+---on_unhandled.
+---@param hooks { before?: fun(), parent?: fun(), child?: fun() }
+function M.at_fork(hooks)
+  if type(hooks) ~= "table" then
+    error("fork_map.at_fork: a table {before =, parent =, child =} is expected", 2)
+  end
+  for name, hook in next, hooks do
+    if not HOOKS[name] then
+      error(('fork_map.at_fork: unknown hook "%s"'):format(tostring(name)), 2)
+    elseif type(hook) ~= "function" then
+      error(('fork_map.at_fork: hook "%s" must be a function'):format(name), 2)
+    end
+  end
+  core.at_fork(hooks.before, hooks.parent, hooks.child)
+end
+
+---@class fork_map.PrepareReport
+---@field before number seconds that a fork took before
+---@field after number seconds that a fork takes now
+---@field bytes integer of memory that are in huge pages by this call
+
+---Make forks of a big host cheap: collect garbage and ask the kernel to
+---collapse the heap into huge pages.  Takes time in proportion to the heap.
+---@return fork_map.PrepareReport
+function M.prepare()
+  local before, after, bytes = core.prepare()
+  return { before = before, after = after, bytes = bytes }
+end
+
+local plain = M.with {}
+
+return setmetatable(M, {
+  __name = "fork_map",
+  __call = function(_, ...)
+    return plain(...)
+  end,
+})

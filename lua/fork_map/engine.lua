@@ -1,0 +1,195 @@
+-- SPDX-License-Identifier: MIT
+-- Engines and views: what a call is made on.
+
+local core = require "fork_map.core"
+local options = require "fork_map.options"
+
+local M = {}
+
+local engine_state, spawn, wait, result = core.engine_state, core.spawn, core.wait, core.result
+
+---An owner of children, with defaults for its calls.  `engine(fn, ...)` runs
+---`fn(...)` in a child.
+---@class fork_map.Engine
+---@field package core fork_map.core.Engine
+---@field package defaults table
+---@field package prepared fork_map.core.Options
+---@overload fun(fn: function, ...): ...
+local Engine = { __name = "fork_map.Engine" }
+Engine.__index = Engine
+
+---Options for calls on an engine.  `view(fn, ...)` runs `fn(...)` in a child.
+---@class fork_map.View
+---@field package engine fork_map.Engine? nil: the default engine of the time of the call
+---@field package opts table
+---@field package prepared fork_map.core.Options
+---@overload fun(fn: function, ...): ...
+local View = { __name = "fork_map.View" }
+View.__index = View
+
+-- Why a blocking call cannot begin, by core.engine_state().
+local REFUSALS = {
+  callback = "fork_map: cannot wait inside a callback of the engine",
+  finalizer = "fork_map: cannot start a child inside a __gc metamethod",
+}
+
+-- Run `fn(...)` in a child and wait for it.  The loop is in Lua so that hooks,
+-- such as the one that lua.c sets for Ctrl-C, run between two steps; when one
+-- raises, closing the future ends the child first.
+local function run(engine, prepared, fn, ...)
+  local future <close> = spawn(engine.core, prepared, fn, ...)
+  while not wait(future) do end
+  return result(future)
+end
+
+-- What is wrong with a call, or nil.
+local function find_misuse(engine, fn)
+  if type(fn) ~= "function" then
+    return ("fork_map: a function is expected, not a %s"):format(type(fn))
+  end
+  return REFUSALS[engine_state(engine.core)]
+end
+
+-- Options that configure() gave to the default engine: the one that replaces
+-- it in a child has them too.
+local default_opts = {}
+local default
+
+local function new_engine(engine_opts, defaults, prepared)
+  return setmetatable({
+    core = core.engine_new(engine_opts),
+    defaults = defaults,
+    prepared = prepared,
+  }, Engine)
+end
+
+local plain = assert(options.prepare {})
+
+---The default engine: one per Lua state and process.
+---@return fork_map.Engine
+local function get_default()
+  if not default or engine_state(default.core) == "stale" then
+    default = new_engine(default_opts, {}, plain)
+  end
+  return default
+end
+M.get_default = get_default
+
+---Run `fn(...)` in a child and return its values.
+---
+---Raises a `fork_map.Error` when there are none, whatever the reason.
+---@param fn function
+---@param ... any arguments
+---@return any ... what `fn` returned
+function Engine:__call(fn, ...)
+  local misuse = find_misuse(self, fn)
+  if misuse then
+    error(misuse, 2)
+  end
+  return run(self, self.prepared, fn, ...)
+end
+
+---Change options of the engine: those of an engine only, not the defaults of
+---its calls.
+---@param opts fork_map.EngineOptions
+function Engine:configure(opts)
+  local checked, text = options.check_engine(opts)
+  if not checked then
+    error(text, 2)
+  end
+  core.engine_configure(self.core, checked)
+  if self == default then
+    default_opts = options.merge(default_opts, checked)
+  end
+end
+
+---Cancel what runs, wait for its end, and give back everything that the engine
+---holds.  Later calls fail with kind "closed".  May be called again.
+function Engine:close()
+  if engine_state(self.core) == "callback" then
+    error(REFUSALS.callback, 2)
+  end
+  core.engine_close(self.core)
+end
+
+Engine.__close = Engine.close
+
+local function new_view(engine, opts)
+  local prepared, text = options.prepare(opts)
+  if not prepared then
+    return nil, text
+  end
+  return setmetatable({ engine = engine, opts = opts, prepared = prepared }, View)
+end
+
+-- A view of `engine` with `opts` over `base`, or nil and what is wrong.
+local function derive(engine, base, opts)
+  local checked, text = options.check_call(opts)
+  if not checked then
+    return nil, text
+  end
+  return new_view(engine, options.merge(base, checked))
+end
+
+---A view of this engine with further defaults.
+---@param opts fork_map.Options
+---@return fork_map.View
+function Engine:with(opts)
+  local view, text = derive(self, self.defaults, opts)
+  if not view then
+    error(text, 2)
+  end
+  return view
+end
+
+---A view with further defaults over those of this one.
+---@param more fork_map.Options
+---@return fork_map.View
+function View:with(more)
+  local view, text = derive(self.engine, self.opts, more)
+  if not view then
+    error(text, 2)
+  end
+  return view
+end
+
+---Run `fn(...)` in a child with the options of this view.
+---@param fn function
+---@param ... any arguments
+---@return any ... what `fn` returned
+function View:__call(fn, ...)
+  local engine = self.engine or get_default()
+  local misuse = find_misuse(engine, fn)
+  if misuse then
+    error(misuse, 2)
+  end
+  return run(engine, self.prepared, fn, ...)
+end
+
+---A view of the default engine, whichever it is when a call is made.
+---@param opts fork_map.Options
+---@return fork_map.View? view
+---@return string? text what is wrong with `opts`
+function M.new_view(opts)
+  return derive(nil, {}, opts)
+end
+
+---Make an engine.
+---@param opts fork_map.EngineOptions
+---@return fork_map.Engine? engine
+---@return string? text what is wrong with `opts`
+function M.new(opts)
+  local checked, text = options.check_both(opts)
+  if not checked then
+    return nil, text
+  end
+  local engine_opts, call_opts = options.split(checked)
+  local prepared
+  prepared, text = options.prepare(call_opts)
+  if not prepared then
+    return nil, text
+  end
+  return new_engine(engine_opts, call_opts, prepared)
+end
+
+return M

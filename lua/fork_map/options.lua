@@ -1,0 +1,407 @@
+-- SPDX-License-Identifier: MIT
+-- Options: what they may be, said once.  Everything that users pass in a table
+-- of options is checked here, before any process exists.
+
+local core = require "fork_map.core"
+
+local M = {}
+
+---@class (exact) fork_map.Limits
+---@field memory? integer|string growth of the Lua heap over the fork, in bytes
+---@field cpu? number seconds of processor time
+---@field file_size? integer|string bytes of any file it writes
+---@field result? integer|string bytes of the result ["256M"]
+---@field files? integer descriptors that it may open
+---@field processes? integer processes that it may start
+
+---@class fork_map.Codec
+---@field encode fun(packed: table): string
+---@field decode fun(text: string): table
+
+---Options of a call.
+---@class (exact) fork_map.Options
+---@field timeout? number seconds of one attempt [none]
+---@field grace? number seconds between SIGTERM and SIGKILL [1]
+---@field retries? integer further attempts [0]
+---@field retry_on? fork_map.Kind[] [{"signal", "exit", "no_result"}]
+---@field backoff? number seconds before the next attempt, doubled each time [0]
+---@field limits? fork_map.Limits
+---@field codec? "auto"|"json"|"lua"|"cjson"|fork_map.Codec ["auto"]
+---@field seed? integer base of the random numbers of the child [fresh]
+---@field output? "inherit"|"capture"|"discard"|fun(line: string, stream: "stdout"|"stderr")
+---@field keep_fds? "all"|integer[] descriptors that the child keeps ["all"]
+---@field nice? integer added to the scheduling priority [0]
+---@field name? string label in errors and titles
+
+---Options of an engine, beside those that are the defaults of its calls.
+---@class (exact) fork_map.EngineOptions: fork_map.Options
+---@field max_children? integer living children at once
+---@field max_depth? integer children of children [16]
+---@field on_threads? "warn"|"refuse"|"ignore" ["warn"]
+---@field on_warning? false|fun(message: string) [prints to stderr]
+---@field on_unhandled? false|fun(err: any, why: "unseen"|"callback") [warns]
+
+-- A check takes a value and returns it as the engine wants it, or nil and what
+-- was expected.
+
+local UNITS = { K = 1 << 10, M = 1 << 20, G = 1 << 30 }
+
+local function is_finite(value)
+  return math.type(value) ~= nil and value == value and value < math.huge and value > -math.huge
+end
+
+-- Seconds; `math.huge` is how a view says "none" over another view's limit.
+local function duration(value)
+  if value == math.huge then
+    return false
+  end
+  if is_finite(value) and value > 0 then
+    return value
+  end
+  return nil, "a number of seconds above 0"
+end
+
+local function pause(value)
+  if is_finite(value) and value >= 0 then
+    return value
+  end
+  return nil, "a number of seconds, 0 or more"
+end
+
+local function integer(min, max)
+  local expected = ("an integer from %d to %d"):format(min, max)
+  return function(value)
+    local n = math.type(value) and math.tointeger(value)
+    if n and n >= min and n <= max then
+      return n
+    end
+    return nil, expected
+  end
+end
+
+-- A text such as "512M" in bytes, or nil.  The product must not wrap.
+local function parse_size(text)
+  local digits, unit = text:match("^(%d+)([KMG]?)$")
+  local n = digits and math.tointeger(digits)
+  local factor = UNITS[unit] or 1
+  if n and n <= math.maxinteger // factor then
+    return n * factor
+  end
+end
+
+local function size(min)
+  local expected = ('a number of bytes from %d on, or a text such as "512M"'):format(min)
+  return function(value)
+    local n
+    if type(value) == "string" then
+      n = parse_size(value)
+    else
+      n = math.type(value) and math.tointeger(value)
+    end
+    if n and n >= min then
+      return n
+    end
+    return nil, expected
+  end
+end
+
+local function one_of(...)
+  local names, quoted = {}, {}
+  for i, name in ipairs { ... } do
+    names[name] = true
+    quoted[i] = ("%q"):format(name)
+  end
+  local expected = table.concat(quoted, ", ", 1, #quoted - 1) .. " or " .. quoted[#quoted]
+  return function(value)
+    if names[value] then
+      return value
+    end
+    return nil, expected
+  end
+end
+
+-- `check`, or a function.
+local function or_function(check)
+  return function(value)
+    if type(value) == "function" then
+      return value
+    end
+    local checked, expected = check(value)
+    if checked == nil then
+      return nil, expected .. ", or a function"
+    end
+    return checked
+  end
+end
+
+local function callback(value)
+  if value == false or type(value) == "function" then
+    return value
+  end
+  return nil, "a function, or false for none"
+end
+
+-- A list 1..n whose items pass `check`; a copy of it.
+local function list_of(check, expected)
+  return function(value)
+    if type(value) ~= "table" then
+      return nil, expected
+    end
+    local copy, n = {}, #value
+    for key, item in next, value do
+      local checked = check(item)
+      if checked == nil or math.type(key) ~= "integer" or key < 1 or key > n then
+        return nil, expected
+      end
+      copy[key] = checked
+    end
+    return copy
+  end
+end
+
+-- Kinds that another attempt can change.  The others are the caller's doing.
+local retryable = list_of(
+  one_of(
+    "error", "exit", "signal", "no_result", "timeout", "limit", "encode", "protocol", "spawn"
+  ),
+  'a list of kinds such as {"signal", "exit"}'
+)
+
+local fds = list_of(integer(0, 0x7FFFFFFF), '"all" or a list of descriptors')
+
+local function keep_fds(value)
+  if value == "all" then
+    return false
+  end
+  return fds(value)
+end
+
+local codec_name = one_of("auto", "json", "lua", "cjson")
+
+local function codec(value)
+  if type(value) ~= "table" then
+    local name, expected = codec_name(value)
+    return name, expected and expected .. ", or a table {encode =, decode =}"
+  end
+  local n = 0
+  for _ in next, value do
+    n = n + 1
+  end
+  if n == 2 and type(value.encode) == "function" and type(value.decode) == "function" then
+    return { encode = value.encode, decode = value.decode }
+  end
+  return nil, "a table {encode =, decode =} of two functions"
+end
+
+-- A label goes into titles and errors: short, without a zero byte.
+local function label(value)
+  if type(value) == "string" and #value <= 200 and value:find("^[^%z]+$") then
+    return value
+  end
+  return nil, "a text of 1 to 200 bytes without a zero"
+end
+
+local function number_of_seed(value)
+  local n = math.type(value) and math.tointeger(value)
+  if n then
+    return n
+  end
+  return nil, "an integer"
+end
+
+local LIMITS = {
+  memory = size(1),
+  cpu = duration,
+  file_size = size(0),
+  result = size(1),
+  files = integer(0, 0x7FFFFFFF),
+  processes = integer(0, 0x7FFFFFFF),
+}
+
+local CALL = {
+  timeout = duration,
+  grace = pause,
+  retries = integer(0, 1000000),
+  retry_on = retryable,
+  backoff = pause,
+  limits = LIMITS,
+  codec = codec,
+  seed = number_of_seed,
+  output = or_function(one_of("inherit", "capture", "discard")),
+  keep_fds = keep_fds,
+  nice = integer(-20, 19),
+  name = label,
+}
+
+local ENGINE = {
+  max_children = integer(1, 1000000),
+  max_depth = integer(1, 1000),
+  on_threads = one_of("warn", "refuse", "ignore"),
+  on_warning = callback,
+  on_unhandled = callback,
+}
+
+-- The known name that `name` is nearest to, if it is near: one letter more,
+-- less or other.
+local function nearest(name, schema)
+  local found
+  for known in pairs(schema) do
+    local i = 1
+    while name:byte(i) and name:byte(i) == known:byte(i) do
+      i = i + 1
+    end
+    local rest, known_rest = name:sub(i + 1), known:sub(i + 1)
+    local near = rest == known_rest or name:sub(i) == known_rest or rest == known:sub(i)
+    if near and (not found or known < found) then
+      found = known
+    end
+  end
+  return found
+end
+
+local function show(value)
+  if type(value) == "string" then
+    return ("%q"):format(#value <= 40 and value or value:sub(1, 37) .. "...")
+  elseif type(value) == "number" or type(value) == "boolean" then
+    return tostring(value)
+  end
+  return "a " .. type(value)
+end
+
+local function unknown(name, schema, prefix)
+  if type(name) ~= "string" then
+    return ("options are named by texts, not by %s"):format(show(name))
+  end
+  local near = nearest(name, schema)
+  local hint = near and (' (did you mean "%s%s"?)'):format(prefix, near) or ""
+  return ('unknown option "%s%s"%s'):format(prefix, name, hint)
+end
+
+local check_table
+
+-- Returns the checked value, or nil and what is wrong.
+local function check_one(name, value, schema, prefix)
+  local check = schema[name]
+  if not check then
+    return nil, unknown(name, schema, prefix)
+  end
+  local checked, expected
+  if type(check) == "function" then
+    checked, expected = check(value)
+  elseif type(value) == "table" then
+    return check_table(value, check, prefix .. name .. ".")
+  else
+    expected = "a table"
+  end
+  if checked == nil then
+    local text = 'option "%s%s" must be %s, not %s'
+    return nil, text:format(prefix, name, expected, show(value))
+  end
+  return checked
+end
+
+function check_table(opts, schema, prefix)
+  local checked = {}
+  for name, value in next, opts do
+    local result, text = check_one(name, value, schema, prefix)
+    if result == nil then
+      return nil, text
+    end
+    checked[name] = result
+  end
+  return checked
+end
+
+local function check_opts(opts, schema)
+  if type(opts) ~= "table" then
+    return nil, "fork_map: options must be a table, not " .. show(opts)
+  end
+  local checked, text = check_table(opts, schema, "")
+  return checked, text and "fork_map: " .. text
+end
+
+---Check the options of a call.
+---@param opts fork_map.Options
+---@return table? checked
+---@return string? text what is wrong
+function M.check_call(opts)
+  return check_opts(opts, CALL)
+end
+
+---Check the options of an engine only.
+---@param opts table
+---@return table? checked
+---@return string? text what is wrong
+function M.check_engine(opts)
+  return check_opts(opts, ENGINE)
+end
+
+local BOTH = {}
+for _, schema in ipairs { CALL, ENGINE } do
+  for name, check in pairs(schema) do
+    BOTH[name] = check
+  end
+end
+
+---Check the options of an engine together with the defaults of its calls.
+---@param opts fork_map.EngineOptions
+---@return table? checked
+---@return string? text what is wrong
+function M.check_both(opts)
+  return check_opts(opts, BOTH)
+end
+
+---Take checked options apart.
+---@param checked table
+---@return table engine_opts
+---@return table call_opts
+function M.split(checked)
+  local engine_opts, call_opts = {}, {}
+  for name, value in pairs(checked) do
+    local target = ENGINE[name] and engine_opts or call_opts
+    target[name] = value
+  end
+  return engine_opts, call_opts
+end
+
+---`opts` over `base`; limits are merged one by one.  Neither is changed.
+---@param base table
+---@param opts table
+---@return table
+function M.merge(base, opts)
+  local merged = {}
+  for _, source in ipairs { base, opts } do
+    for name, value in pairs(source) do
+      merged[name] = value
+    end
+  end
+  if base.limits and opts.limits then
+    merged.limits = M.merge(base.limits, opts.limits)
+  end
+  return merged
+end
+
+---The form that core.spawn() takes.
+---@param checked table
+---@return fork_map.core.Options? prepared
+---@return string? text what is wrong, that only the engine can tell
+function M.prepare(checked)
+  local flat = {}
+  -- false stands for "none", which is what an absent option means.
+  for name, value in pairs(checked) do
+    flat[name] = value or nil
+  end
+  for name, value in pairs(checked.limits or {}) do
+    flat[name] = value or nil
+  end
+  flat.limits = nil
+  local ok, prepared = pcall(core.options, flat)
+  if ok then
+    return prepared
+  end
+  -- Without the position, which is that of the pcall.
+  local text = tostring(prepared):gsub("^[^\n]-:%d+: ", "")
+  return nil, "fork_map: " .. text
+end
+
+return M

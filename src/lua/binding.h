@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the binding share.  Three nouns:
+ *
+ *   fmL_engine   userdata around an fm_engine
+ *   fmL_options  userdata around the options of a job, checked and converted
+ *                once, used by any number of calls
+ *   fmL_future   userdata around an fm_future: the handle of one call
+ *
+ * and one that users never see:
+ *
+ *   fmL_call     what a job needs to run: a thread with the function and its
+ *                arguments on its stack.  Kept by its engine and used again.
+ *
+ * Every function here runs with a lua_State of the engine's own Lua state.
+ * Callbacks of the engine have none of their own: they use the state that
+ * entered the engine (fmL_engine.L), and protect themselves.
+ */
+#ifndef FM_LUA_BINDING_H
+#define FM_LUA_BINDING_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <lua.h>
+#include <lauxlib.h>
+#include "engine/bind.h"
+#include "lua/codec.h"
+
+#define FML_ENGINE_MT "fork_map.core.engine"
+#define FML_OPTIONS_MT "fork_map.core.options"
+#define FML_FUTURE_MT "fork_map.core.future"
+#define FML_ERROR_MT "fork_map.Error"
+
+/* Texts of errors longer than this are cut in the middle. */
+#define FML_TEXT_MAX ((size_t)64 << 10)
+
+struct fmL_call;
+
+struct fmL_engine {
+    fm_engine *engine;      /* NULL before it was made and after __gc */
+    lua_State *L;           /* who entered the engine; NULL outside */
+    struct fmL_call *calls; /* all that were ever made */
+    struct fmL_call *idle;  /* those in no use, linked by next_idle */
+    enum fm_on_threads threads;
+    char hook_error[256]; /* why the last at_fork hook gave up a fork */
+};
+
+struct fmL_options {
+    struct fm_job_opts job; /* points into this userdata's own values */
+    struct fmL_codec codec;
+};
+
+struct fmL_future {
+    fm_future *future; /* NULL when closed */
+    struct fmL_engine *engine;
+};
+
+/* user values */
+enum { FML_OPTIONS_NAME = 1, FML_OPTIONS_FDS, FML_OPTIONS_HANDLER };
+enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS };
+enum { FML_CALL_THREAD = 1, FML_CALL_OPTIONS };
+
+/* What the module keeps of the Lua state it was loaded into, and what it needs
+ * in a child: slots of one table in the registry that never grows, so that a
+ * child writes to few pages. */
+enum fmL_kept {
+    FML_KEPT_OS = 1,     /* the table that `os` was when it was loaded */
+    FML_KEPT_COROUTINE,  /* the table `coroutine` */
+    FML_KEPT_RANDOMSEED, /* math.randomseed */
+    FML_KEPT_EXIT,       /* what os.exit is in a child */
+    FML_KEPT_GUARD,      /* see leave.c */
+    FML_KEPT_BEFORE,     /* lists of functions: at_fork hooks */
+    FML_KEPT_PARENT,
+    FML_KEPT_CHILD,
+    FML_KEPT_JOB,       /* light userdata: the call that this child runs */
+    FML_KEPT_TRACEBACK, /* of the error that ended the job */
+    FML_KEPT_COUNT = FML_KEPT_TRACEBACK
+};
+
+/* module.c */
+
+/* Push what is kept under `key`; returns its type.  [-0, +1, -] */
+int fmL_push_kept(lua_State *L, enum fmL_kept key);
+
+/* Keep the value on the top of the stack.  [-1, +0, -] */
+void fmL_keep(lua_State *L, enum fmL_kept key);
+
+/* The call that this child runs, NULL in a process that is no child of this
+ * Lua state.  [-0, +0, -] */
+struct fmL_call *fmL_get_job(lua_State *L);
+
+/* True inside a __gc metamethod, where nothing must be started: the child
+ * would have no collector.  [-0, +0, -] */
+bool fmL_in_finalizer(lua_State *L);
+
+/* Each fmL_open_… adds its functions to the table on top of the stack and
+ * makes its metatables.  [-0, +0, m] */
+
+/* engine.c */
+
+struct fmL_engine *fmL_check_engine(lua_State *L, int idx);
+
+/* Enter and leave the engine: between them its callbacks use `L`.  Returns
+ * what has to be given to fmL_leave().  [-0, +0, m] */
+lua_State *fmL_enter(lua_State *L, struct fmL_engine *box);
+void fmL_leave(struct fmL_engine *box, lua_State *previous);
+
+/* Push the table {on_warning =, on_unhandled =} of an engine.  [-0, +1, -] */
+void fmL_push_callbacks(lua_State *L, struct fmL_engine *box);
+
+/* Give the error on top of the stack to on_unhandled, or warn.  Never raises.
+ * [-1, +0, -] */
+void fmL_unhandled(lua_State *L, struct fmL_engine *box, const char *why);
+
+/* Call the function on the stack below its `nargs` arguments; what it raises
+ * is given to on_unhandled.  [-(nargs + 1), +0, -] */
+void fmL_callback(lua_State *L, struct fmL_engine *box, int nargs);
+
+void fmL_open_engine(lua_State *L);
+
+/* options.c */
+
+struct fmL_options *fmL_check_options(lua_State *L, int idx);
+void fmL_open_options(lua_State *L);
+
+/* call.c */
+
+/* An idle call record of `box`, made if there is none, anchored in the
+ * registry for the life of the engine.  [-0, +0, m] */
+struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box);
+
+/* Let go of all of them; for the end of an engine.  [-0, +0, -] */
+void fmL_call_free_all(lua_State *L, struct fmL_engine *box);
+
+/* Start the call that is on the stack: options at `options`, the function at
+ * `first`, its arguments above up to the top, which all are taken.  Returns
+ * as fm_spawn().  [-n, +0, m] */
+int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
+                   fm_future **ret_future);
+
+/* job.c: the job function; `ud` is a struct fmL_call */
+int fmL_job(fm_child *child, void *ud);
+
+/* future.c */
+
+void fmL_open_future(lua_State *L);
+
+/* error.c */
+
+/* Push a fork_map.Error of this kind and text.  [-0, +1, m] */
+void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
+
+/* Push the fork_map.Error of a failed outcome.  [-0, +1, m] */
+void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
+                            const struct fm_outcome *outcome);
+
+/* Push the text at most FML_TEXT_MAX bytes long: the beginning and the end of
+ * a longer one.  [-0, +1, m] */
+void fmL_push_text(lua_State *L, const char *text, size_t len);
+
+void fmL_open_error(lua_State *L);
+
+/* hooks.c */
+
+/* The code by which a `before` hook gives up a fork. */
+#define FML_EHOOK (-ECANCELED)
+
+/* Make `box` run the at_fork hooks of this Lua state.  Returns 0 or a
+ * negative code. */
+int fmL_hooks_attach(struct fmL_engine *box);
+
+/* In a child: run the `child` hooks.  [-0, +0, e] */
+void fmL_hooks_run_child(lua_State *L);
+
+void fmL_open_hooks(lua_State *L);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Call records: what anchors a function and its arguments while their job is
+ * waiting or running.  They are kept by the engine and used again, so that a
+ * call allocates no more than its handle.
+ */
+#include "lua/call.h"
+
+#include <errno.h>
+#include <string.h>
+#include <lauxlib.h>
+
+/* Slots that the job needs on its thread beside the function and arguments. */
+#define CALL_STACK (2 * LUA_MINSTACK)
+
+struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
+{
+    struct fmL_call *call = box->idle;
+
+    if (call != NULL) {
+        box->idle = call->next_idle;
+        return call;
+    }
+    call = lua_newuserdatauv(L, sizeof *call, 2);
+    memset(call, 0, sizeof *call);
+    call->engine = box;
+    call->thread = lua_newthread(L);
+    lua_setiuservalue(L, -2, FML_CALL_THREAD);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, call);
+    /* It is anchored: from here on it can be found, and freed. */
+    call->next = box->calls;
+    box->calls = call;
+    return call;
+}
+
+void fmL_call_free_all(lua_State *L, struct fmL_engine *box)
+{
+    struct fmL_call *call = box->calls;
+
+    box->calls = NULL;
+    box->idle = NULL;
+    while (call != NULL) {
+        struct fmL_call *next = call->next;
+
+        lua_pushnil(L);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, call);
+        call = next;
+    }
+}
+
+/* Anchor the value at `idx`, or nothing when it is 0, as the call's options.
+ * Changes an existing field only, so it cannot run out of memory. */
+static void call_set_options(lua_State *L, struct fmL_call *call, int idx)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, call);
+    if (idx == 0)
+        lua_pushnil(L);
+    else
+        lua_pushvalue(L, idx);
+    lua_setiuservalue(L, -2, FML_CALL_OPTIONS);
+    lua_pop(L, 1);
+    call->options = idx == 0 ? NULL : lua_touserdata(L, idx);
+}
+
+/* Engine: no further attempt can need the function and its arguments. */
+static void call_let_go(void *ud)
+{
+    struct fmL_call *call = ud;
+
+    lua_settop(call->thread, 0);
+}
+
+static void call_retire(lua_State *L, struct fmL_call *call)
+{
+    lua_settop(call->thread, 0);
+    call_set_options(L, call, 0);
+    call->next_idle = call->engine->idle;
+    call->engine->idle = call;
+}
+
+static void call_settled(fm_future *future, void *ud)
+{
+    struct fmL_call *call = ud;
+
+    (void)future;
+    if (lua_checkstack(call->engine->L, LUA_MINSTACK))
+        call_retire(call->engine->L, call);
+}
+
+/* ------------------------------------------------- lines that a child prints
+ */
+
+struct line_event {
+    struct fmL_call *call;
+    const char *line;
+    size_t len;
+    int stream;
+};
+
+/* (event): call the handler of the call's options. */
+static int deliver_line(lua_State *L)
+{
+    const struct line_event *event = lua_touserdata(L, 1);
+
+    lua_rawgetp(L, LUA_REGISTRYINDEX, event->call);
+    lua_getiuservalue(L, -1, FML_CALL_OPTIONS);
+    lua_getiuservalue(L, -1, FML_OPTIONS_HANDLER);
+    lua_pushlstring(L, event->line, event->len);
+    lua_pushstring(L, event->stream == 1 ? "stdout" : "stderr");
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+static void call_line(int stream, const char *line, size_t len, void *ud)
+{
+    struct fmL_call *call = ud;
+    struct line_event event = {call, line, len, stream};
+    lua_State *L = call->engine->L;
+
+    if (!lua_checkstack(L, LUA_MINSTACK))
+        return;
+    lua_pushcfunction(L, deliver_line);
+    lua_pushlightuserdata(L, &event);
+    fmL_callback(L, call->engine, 1);
+}
+
+/* --------------------------------------------------------------------- start
+ */
+
+int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
+                   fm_future **ret_future)
+{
+    int n = lua_gettop(L) - first + 1;
+    struct fm_job_opts job;
+    lua_State *previous;
+    int rc;
+
+    call_set_options(L, call, options);
+    if (!lua_checkstack(call->thread, n + CALL_STACK)) {
+        call_retire(L, call);
+        return -ENOMEM;
+    }
+    lua_xmove(L, call->thread, n);
+    job = call->options->job;
+    job.on_line = call_line;
+    job.on_line_ud = call;
+    job.ud_free = call_let_go;
+    previous = fmL_enter(L, call->engine);
+    rc = fm_spawn(call->engine->engine, &job, fmL_job, call, ret_future);
+    if (rc < 0)
+        call_retire(L, call);
+    else if (fm_future_on_settle(*ret_future, call_settled, call) < 0)
+        call_let_go(call); /* the record goes with the engine */
+    fmL_leave(call->engine, previous);
+    return rc;
+}

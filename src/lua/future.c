@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The handle of one call.  Blocking verbs loop in Lua around wait(), so that
+ * hooks run between its steps, and hold the handle in a to-be-closed variable:
+ * an error raised by a hook ends the child before it goes on.
+ */
+#include <errno.h>
+#include <string.h>
+#include <lauxlib.h>
+#include "lua/binding.h"
+#include "lua/values.h"
+
+/* A wait ends after this time though nothing happened: a signal that came
+ * just before it began would not be seen before the next event. */
+#define WAIT_NS 1000000000
+
+#define RESULT_DEFAULT ((uint64_t)256 << 20)
+
+/* How much more memory than its bytes a decoded result may take. */
+#define RESULT_FACTOR 8
+
+static struct fmL_future *check_future(lua_State *L, int idx)
+{
+    struct fmL_future *handle = luaL_checkudata(L, idx, FML_FUTURE_MT);
+
+    luaL_argcheck(L, handle->future != NULL, idx, "closed future");
+    return handle;
+}
+
+static bool is_settled(const struct fmL_future *handle)
+{
+    return fm_future_get_state(handle->future) == FM_SETTLED;
+}
+
+/* -------------------------------------------------------------------- spawning
+ */
+
+/* spawn(engine, options, fn, ...) -> future */
+static int l_spawn(lua_State *L)
+{
+    struct fmL_engine *box = fmL_check_engine(L, 1);
+    struct fmL_future *handle;
+    int rc;
+
+    (void)fmL_check_options(L, 2);
+    luaL_checktype(L, 3, LUA_TFUNCTION);
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+
+    handle = lua_newuserdatauv(L, sizeof *handle, 2);
+    handle->future = NULL;
+    handle->engine = box;
+    luaL_setmetatable(L, FML_FUTURE_MT);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, FML_FUTURE_ENGINE);
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, FML_FUTURE_OPTIONS);
+    lua_insert(L, 3);
+
+    rc = fmL_call_start(L, fmL_call_take(L, box), 2, 4, &handle->future);
+    if (rc >= 0) {
+        lua_settop(L, 3);
+        return 1;
+    }
+    fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
+                     fm_strerror(rc));
+    return lua_error(L);
+}
+
+/* --------------------------------------------------------------------- waiting
+ */
+
+/* wait(future) -> true when it has settled, else false after a while */
+static int l_wait(lua_State *L)
+{
+    struct fmL_future *handle = check_future(L, 1);
+    int rc = 0;
+
+    if (!is_settled(handle)) {
+        lua_State *previous;
+
+        luaL_checkstack(L, LUA_MINSTACK, NULL);
+        previous = fmL_enter(L, handle->engine);
+        rc = fm_engine_step(handle->engine->engine, WAIT_NS);
+        fmL_leave(handle->engine, previous);
+    }
+    lua_pushboolean(L, is_settled(handle));
+    if (rc < 0 && rc != -EINTR && !lua_toboolean(L, -1))
+        return luaL_error(L, "fork_map cannot wait: %s", fm_strerror(rc));
+    return 1;
+}
+
+/* settled(future) -> boolean */
+static int l_settled(lua_State *L)
+{
+    lua_pushboolean(L, is_settled(check_future(L, 1)));
+    return 1;
+}
+
+/* pid(future) -> integer | nil */
+static int l_pid(lua_State *L)
+{
+    pid_t pid = fm_future_get_pid(check_future(L, 1)->future);
+
+    if (pid == 0)
+        return 0;
+    lua_pushinteger(L, pid);
+    return 1;
+}
+
+/* cancel(future [, seconds]) -> boolean */
+static int l_cancel(lua_State *L)
+{
+    const struct fmL_future *handle = check_future(L, 1);
+    double grace = luaL_optnumber(L, 2, -1);
+    int64_t ns = -1;
+
+    if (grace >= 0)
+        ns = grace >= 1e9 ? INT64_MAX : (int64_t)(grace * 1e9);
+    lua_pushboolean(L, fm_future_cancel(handle->future, ns) > 0);
+    return 1;
+}
+
+/* --------------------------------------------------------------------- results
+ */
+
+/* The outcome when bytes that should be values are none; a message is on the
+ * top of the stack. */
+static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
+                             const struct fm_outcome *outcome, int rc)
+{
+    struct fm_outcome failure = *outcome;
+
+    failure.kind = rc == FM_ELIMIT ? FM_LIMIT : FM_PROTOCOL;
+    failure.limit = rc == FM_ELIMIT ? "result" : NULL;
+    failure.message = lua_tostring(L, -1);
+    failure.data = NULL;
+    failure.len = 0;
+    fmL_push_outcome_error(L, handle, &failure);
+    return lua_error(L);
+}
+
+/* result(future) -> values…; raises the fork_map.Error of a failure */
+static int l_result(lua_State *L)
+{
+    const struct fmL_future *handle = check_future(L, 1);
+    const struct fm_outcome *outcome = fm_future_get_outcome(handle->future);
+    const struct fmL_options *options;
+    uint64_t limit;
+    int n;
+
+    luaL_argcheck(L, outcome != NULL, 1, "not settled");
+    if (outcome->kind != FM_VALUE) {
+        fmL_push_outcome_error(L, handle, outcome);
+        return lua_error(L);
+    }
+    lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
+    options = fmL_check_options(L, -1);
+    limit = options->job.limits.result;
+    if (limit == 0)
+        limit = RESULT_DEFAULT;
+    if (limit > SIZE_MAX / RESULT_FACTOR)
+        limit = SIZE_MAX / RESULT_FACTOR;
+    n = fmL_decode(L, outcome->format, &options->codec, outcome->data,
+                   outcome->len, (size_t)limit * RESULT_FACTOR);
+    if (n < 0)
+        return raise_undecodable(L, handle, outcome, n);
+    return n;
+}
+
+/* --------------------------------------------------------------------- the end
+ */
+
+/* End the job at once and wait for its end, which the engine promises. */
+static void end_job(lua_State *L, struct fmL_future *handle)
+{
+    lua_State *previous = fmL_enter(L, handle->engine);
+    int rc = fm_future_cancel(handle->future, 0);
+
+    while (rc >= 0 && !is_settled(handle)) {
+        rc = fm_engine_step(handle->engine->engine, WAIT_NS);
+        if (rc == -EINTR)
+            rc = 0;
+    }
+    fmL_leave(handle->engine, previous);
+}
+
+/* __close */
+static int future_close(lua_State *L)
+{
+    struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
+    fm_future *future = handle->future;
+
+    if (future == NULL)
+        return 0;
+    if (!is_settled(handle) && handle->engine->engine != NULL) {
+        luaL_checkstack(L, LUA_MINSTACK, NULL);
+        end_job(L, handle);
+    }
+    handle->future = NULL;
+    fm_future_unref(future);
+    return 0;
+}
+
+/* Nobody can ask for the outcome any more: let the next step end the job. */
+static int future_gc(lua_State *L)
+{
+    struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
+    fm_future *future = handle->future;
+
+    if (future == NULL)
+        return 0;
+    handle->future = NULL;
+    if (handle->engine->engine != NULL)
+        (void)fm_future_cancel(future, 0);
+    fm_future_unref(future);
+    return 0;
+}
+
+void fmL_open_future(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"spawn", l_spawn}, {"wait", l_wait},     {"settled", l_settled},
+        {"pid", l_pid},     {"cancel", l_cancel}, {"result", l_result},
+        {NULL, NULL}};
+
+    luaL_newmetatable(L, FML_FUTURE_MT);
+    lua_pushcfunction(L, future_close);
+    lua_setfield(L, -2, "__close");
+    lua_pushcfunction(L, future_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The Lua heap of a child: how much it may grow, and when its collector comes
+ * back.  For children only; nothing here is ever undone.
+ */
+#ifndef FM_LUA_HEAP_H
+#define FM_LUA_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <lua.h>
+
+struct fmL_heap {
+    lua_Alloc alloc; /* the host's */
+    void *ud;        /* the host's */
+    int64_t grown;   /* bytes allocated less bytes freed since the fork */
+    int64_t limit;
+    bool hit; /* an allocation was refused because of the limit */
+};
+
+/* Give the collector a rest until the child has allocated as much as the heap
+ * was at the fork, at least 8 MiB and at most 64 MiB: before that it would
+ * copy shared pages only to find that the host's objects are alive.  A host
+ * that stopped its collector finds it stopped here too. */
+void fmL_heap_rest(lua_State *L);
+
+/* Refuse allocations that would make the heap grow by more than `limit` bytes
+ * over what it is now; Lua collects garbage, tries again, and raises "not
+ * enough memory". */
+void fmL_heap_limit(lua_State *L, struct fmL_heap *heap, uint64_t limit);
+
+/* No limit from here on, so that the failure can be told. */
+void fmL_heap_lift(struct fmL_heap *heap);
+
+#endif

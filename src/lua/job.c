@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The job of a call: runs the user's function in the child and tells the
+ * parent what became of it.
+ *
+ * It runs on the call's own thread, which has a C stack budget and hooks of
+ * its own, below two protected calls: the inner one for the user's function,
+ * whose failure is the outcome, the outer one for everything around it, so that
+ * no error of any kind reaches the host's frames.  A yield cannot pass either.
+ */
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <lauxlib.h>
+#include "lua/call.h"
+#include "lua/leave.h"
+#include "lua/values.h"
+
+/* ------------------------------------------------------------------- failures
+ */
+
+/* Message handler of the user's function: keep the traceback, which is gone
+ * when the call has returned; leave the error object alone. */
+static int on_error(lua_State *L)
+{
+    luaL_traceback(L, L, NULL, 1);
+    fmL_keep(L, FML_KEPT_TRACEBACK);
+    return 1;
+}
+
+static int call_tostring(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
+/* Push what the error object at `idx` says: itself when it is a text, what its
+ * __tostring says, else what it is.  As lua.c does, and never raising what a
+ * __tostring raises.  [-0, +1, m] */
+static void push_message(lua_State *L, int idx)
+{
+    if (lua_type(L, idx) == LUA_TSTRING || lua_type(L, idx) == LUA_TNUMBER) {
+        lua_pushvalue(L, idx);
+        (void)lua_tostring(L, -1);
+        return;
+    }
+    if (luaL_getmetafield(L, idx, "__tostring") != LUA_TNIL) {
+        lua_pop(L, 1);
+        lua_pushcfunction(L, call_tostring);
+        lua_pushvalue(L, idx);
+        if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+            return;
+        lua_pop(L, 1);
+    }
+    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, idx));
+}
+
+/* Replace the string on the top by one of at most FML_TEXT_MAX bytes. */
+static const char *cut_text(lua_State *L)
+{
+    size_t len;
+    const char *text = lua_tolstring(L, -1, &len);
+
+    fmL_push_text(L, text, len);
+    lua_remove(L, -2);
+    return lua_tostring(L, -1);
+}
+
+/* Push the traceback that on_error() kept, or nil, without the frames that
+ * are ours: they are the last line. */
+static const char *push_traceback(lua_State *L)
+{
+    static const char ours[] = "\n\t[C]: in ?";
+    size_t tail = sizeof ours - 1;
+    const char *text;
+    size_t len;
+
+    if (fmL_push_kept(L, FML_KEPT_TRACEBACK) != LUA_TSTRING)
+        return NULL;
+    text = lua_tolstring(L, -1, &len);
+    if (len > tail && strcmp(text + len - tail, ours) == 0) {
+        lua_pushlstring(L, text, len - tail);
+        lua_remove(L, -2);
+    }
+    return cut_text(L);
+}
+
+/* The raised value crosses whole when it can; a text too long for a message
+ * crosses as the message only. */
+static bool is_worth_sending(lua_State *L, int idx)
+{
+    return lua_type(L, idx) != LUA_TSTRING ||
+           lua_rawlen(L, idx) <= FML_TEXT_MAX;
+}
+
+/* The job failed with the error object on the top of the stack. */
+static void report_error(lua_State *L, fm_child *child)
+{
+    static const struct fmL_codec codec = FML_CODEC_INIT;
+    int value = lua_gettop(L);
+    const char *traceback;
+    const char *message;
+
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    push_message(L, value);
+    message = cut_text(L);
+    traceback = push_traceback(L);
+    (void)fm_child_fail(child, message, traceback);
+    if (is_worth_sending(L, value) &&
+        fmL_encode(L, value, 1, &codec, fm__child_sink(child), "value") < 0)
+        (void)fm_child_fail(child, message, traceback);
+}
+
+/* Did the job end because it may not have more memory?  Lua's own error says
+ * so, or its text when it was caught and raised again. */
+static bool is_out_of_memory(lua_State *L, const struct fmL_call *call,
+                             int status)
+{
+    if (call->options->job.limits.memory == 0)
+        return false;
+    if (status == LUA_ERRMEM)
+        return true;
+    return call->heap.hit && lua_type(L, -1) == LUA_TSTRING &&
+           strstr(lua_tostring(L, -1), "not enough memory") != NULL;
+}
+
+static void report_failure(lua_State *L, struct fmL_call *call, int status)
+{
+    if (is_out_of_memory(L, call, status)) {
+        fmL_heap_lift(&call->heap);
+        (void)fm_child_exceed(call->child, "memory",
+                              "the job needs more memory than its limit");
+        return;
+    }
+    fmL_heap_lift(&call->heap);
+    report_error(L, call->child);
+}
+
+/* ---------------------------------------------------------------- the journey
+ */
+
+static void seed_random(lua_State *L, const fm_child *child)
+{
+    uint64_t seed[2];
+
+    if (fmL_push_kept(L, FML_KEPT_RANDOMSEED) != LUA_TFUNCTION) {
+        lua_pop(L, 1);
+        return;
+    }
+    fm_child_get_seed(child, seed);
+    lua_pushinteger(L, (lua_Integer)seed[0]);
+    lua_pushinteger(L, (lua_Integer)seed[1]);
+    lua_call(L, 2, 0);
+}
+
+/* Write the values above index `first - 1` as the result. */
+static int send_results(lua_State *L, struct fmL_call *call, int first)
+{
+    int n = lua_gettop(L) - first + 1;
+    int rc = fmL_encode(L, first, n, &call->options->codec,
+                        fm__child_sink(call->child), "result");
+
+    if (rc == FM_EENCODE)
+        return fm_child_refuse(call->child, lua_tostring(L, -2),
+                               lua_tostring(L, -1));
+    if (rc == FM_ELIMIT)
+        return fm_child_exceed(call->child, "result",
+                               "the result is larger than its limit");
+    return rc;
+}
+
+/* (call, fn, args…) -> code: the whole job. */
+static int run(lua_State *L)
+{
+    struct fmL_call *call = lua_touserdata(L, 1);
+    int n = lua_gettop(L) - 2;
+    int status;
+    int rc;
+
+    lua_pushcfunction(L, on_error);
+    lua_replace(L, 1);
+    fmL_leave_guard(L);
+    seed_random(L, call->child);
+    rc = fmL_recorder_start(L, 2, call->child, &call->recorder);
+    if (rc < 0)
+        return luaL_error(L, "cannot start the flight recorder: %s",
+                          fm_strerror(rc));
+    fmL_hooks_run_child(L);
+    status = lua_pcall(L, n, LUA_MULTRET, 1);
+    if (status == LUA_OK)
+        rc = send_results(L, call, 2);
+    else
+        report_failure(L, call, status);
+    lua_pushinteger(L, rc);
+    return 1;
+}
+
+/* An error outside of every protected call would find the host's.  There is
+ * none; should there be one, it ends here. */
+static int on_panic(lua_State *L)
+{
+    fm_child *child = fm_child_current();
+
+    (void)L;
+    if (child != NULL)
+        fm_child_exit(child, EXIT_FAILURE);
+    return 0;
+}
+
+/* (error): protected report_error(). */
+static int report_protected(lua_State *L)
+{
+    report_error(L, fmL_get_job(L)->child);
+    return 0;
+}
+
+/* Something around the user's function raised: a hook, a codec, memory. */
+static int report_breakdown(lua_State *L, struct fmL_call *call, int status)
+{
+    if (is_out_of_memory(L, call, status))
+        return fm_child_exceed(call->child, "memory",
+                               "the job needs more memory than its limit");
+    fmL_heap_lift(&call->heap);
+    lua_pushcfunction(L, report_protected);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+        return 0;
+    return fm_child_fail(call->child, "not enough memory", NULL);
+}
+
+int fmL_job(fm_child *child, void *ud)
+{
+    struct fmL_call *call = ud;
+    lua_State *L = call->thread;
+    uint64_t limit = call->options->job.limits.memory;
+    int status;
+    int rc;
+
+    call->child = child;
+    (void)lua_atpanic(L, on_panic);
+    /* A thread inherits the hook of its maker; hooks are the host's. */
+    lua_sethook(L, NULL, 0, 0);
+    lua_pushlightuserdata(L, call);
+    fmL_keep(L, FML_KEPT_JOB);
+    fmL_heap_rest(L);
+    if (limit != 0)
+        fmL_heap_limit(L, &call->heap, limit);
+    lua_pushcfunction(L, run);
+    lua_pushlightuserdata(L, call);
+    lua_rotate(L, 1, 2);
+    status = lua_pcall(L, lua_gettop(L) - 1, 1, 0);
+    if (status == LUA_OK)
+        return (int)lua_tointeger(L, -1);
+    rc = report_breakdown(L, call, status);
+    return rc < 0 ? rc : 0;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The flight recorder's Lua half: says which line a child is in, when asked by
+ * a signal, at no cost in between.
+ *
+ * The signal handler does what lua.c does for Ctrl-C: it sets a hook on the
+ * thread that is running, the one thing that Lua allows there.  The hook fires
+ * at the next instruction, notes the line, and puts back what was there.
+ *
+ * Which thread runs is known from `running`, which the child's own
+ * coroutine.resume and coroutine.wrap keep.  Copies of the original functions
+ * that were taken before the fork resume unseen: then the line is that of the
+ * resume, as soon as it returns.  A thread with a count hook of its own is
+ * left alone: setting a hook would start its count again.
+ */
+#ifndef FM_LUA_RECORDER_H
+#define FM_LUA_RECORDER_H
+
+#include <signal.h>
+#include <lua.h>
+#include "engine/bind.h"
+
+/* Threads with a hook of their own that may be away at the same time. */
+#define FML_RECORDER_SLOTS 8
+
+/* Room for "source:line": LUA_IDSIZE and a number. */
+#define FML_RECORDER_WHERE (LUA_IDSIZE + 24)
+
+struct fmL_recorder_slot {
+    lua_State *volatile thread; /* NULL: free */
+    lua_Hook hook;              /* what was there */
+    int mask, count;
+};
+
+struct fmL_recorder {
+    fm_child *child;
+    lua_State *volatile running;
+    volatile sig_atomic_t busy;  /* the hook works on the slots */
+    volatile sig_atomic_t noted; /* a line was noted */
+    struct fmL_recorder_slot slots[FML_RECORDER_SLOTS];
+    char home[FML_RECORDER_WHERE]; /* where the job's function is defined */
+};
+
+/* Begin: `L` is the job's thread, with its function at `idx`.  Replaces
+ * coroutine.resume and coroutine.wrap in the child's `coroutine` table.
+ * Returns 0 or a negative code.  [-0, +0, m] */
+int fmL_recorder_start(lua_State *L, int idx, fm_child *child,
+                       struct fmL_recorder *recorder);
+
+#endif
