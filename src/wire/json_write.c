@@ -10,6 +10,7 @@
 #include "wire/text.h"
 
 #define ESCAPE_SIZE 6 /* \u001f */
+#define SHORT 16      /* bytes that copy_short() takes */
 
 int fm__json_write_integer(struct fm__sink *sink, int64_t value)
 {
@@ -31,7 +32,7 @@ int fm__json_write_number(struct fm__sink *sink, double value)
     return 0;
 }
 
-/* Copy at most 16 bytes if all of them are plain, else write garbage and
+/* Copy at most SHORT bytes if all of them are plain, else write garbage and
  * return false.  The words at both ends overlap in the middle. */
 static bool copy_short(unsigned char *to, const unsigned char *from, size_t len)
 {
@@ -60,92 +61,85 @@ static bool copy_short(unsigned char *to, const unsigned char *from, size_t len)
     return true;
 }
 
-#ifdef __SSE2__
+/* Copy the plain bytes in front of the first other one of 8; all are written.
+ * Returns how many were copied. */
+static size_t copy_word(unsigned char *to, const unsigned char *p)
+{
+    uint64_t word = fm__load8(p), special = fm__text_special8(word);
 
-/* Copy 16 plain bytes at a time while there is room; see copy_plain(). */
-static const unsigned char *copy_blocks(struct fm__sink *sink,
-                                        const unsigned char *p,
-                                        const unsigned char *end)
+    fm__store8(to, word);
+    return special ? (size_t)__builtin_ctzll(special) / 8 : 8;
+}
+
+/* Copy the 1 to 7 bytes at the end of a string of 8 or more up to the first
+ * that is not plain; the others of the word count as blanks.  Returns how
+ * many were copied; 8 bytes are written. */
+static size_t copy_tail(unsigned char *to, const unsigned char *end, size_t len)
+{
+    uint64_t word = fm__load8(end - 8) >> (8 * (8 - len));
+    uint64_t special = fm__text_special8(word | FM__EACH_BYTE(' ') << 8 * len);
+
+    fm__store8(to, word);
+    return special ? (size_t)__builtin_ctzll(special) / 8 : len;
+}
+
+/* Copy plain bytes of [p, end), the rest of a string of `len` bytes, up to
+ * the first other one or the end of the room.  Returns what is left to do. */
+static const unsigned char *copy_plain(struct fm__sink *sink,
+                                       const unsigned char *p,
+                                       const unsigned char *end, size_t len)
 {
     unsigned char *to = sink->next;
+    size_t n;
 
-    while (end - p >= 16 && sink->end - to >= 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned special = fm__text_special16(v);
-        int n = special ? __builtin_ctz(special) : 16;
-
-        _mm_storeu_si128((__m128i *)(void *)to, v);
+    while (end - p >= FM__TEXT_BLOCK && sink->end - to >= FM__TEXT_BLOCK) {
+        n = fm__text_copy_block(to, p);
+        if (n < FM__TEXT_BLOCK) {
+            sink->next = to + n;
+            return p + n;
+        }
+        /* Constants, so that the next load need not wait for `n`. */
+        p += FM__TEXT_BLOCK;
+        to += FM__TEXT_BLOCK;
+    }
+    if (end - p >= 8 && sink->end - to >= 8) {
+        n = copy_word(to, p);
         p += n;
         to += n;
-        if (special)
-            break;
     }
+    if (end - p > 0 && end - p < 8 && len >= 8 && sink->end - to >= 8) {
+        n = copy_tail(to, end, (size_t)(end - p));
+        p += n;
+        to += n;
+    }
+    while (p < end && to < sink->end && fm__text_is_plain(*p))
+        *to++ = *p++;
     sink->next = to;
     return p;
 }
 
-#else
-
-static const unsigned char *copy_blocks(struct fm__sink *sink,
-                                        const unsigned char *p,
-                                        const unsigned char *end)
-{
-    (void)sink;
-    (void)end;
-    return p;
-}
-
-#endif
-
-/* Copy plain bytes up to the first other one, the end, or the end of the
- * room.  Returns what is left to do. */
-static const unsigned char *copy_plain(struct fm__sink *sink,
-                                       const unsigned char *p,
-                                       const unsigned char *end)
-{
-    p = copy_blocks(sink, p, end);
-    while (end - p >= 8 && sink->end - sink->next >= 8) {
-        uint64_t word = fm__load8(p), special = fm__text_special8(word);
-        int n = special ? __builtin_ctzll(special) / 8 : 8;
-
-        fm__store8(sink->next, word);
-        sink->next += n;
-        p += n;
-        if (special)
-            return p;
-    }
-    while (p < end && sink->next < sink->end && fm__text_is_plain(*p))
-        *sink->next++ = *p++;
-    return p;
-}
-
-/* Two-letter escapes; the others become \u00XX. */
-static char escape_letter(unsigned char c)
-{
-    static const char letters[] = {
-        ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
-
-    if (c == '"' || c == '\\')
-        return (char)c;
-    return c < sizeof letters ? letters[c] : 0;
-}
+/* Letters of the short escapes; the other bytes become \u00XX. */
+static const char letters[128] = {
+    ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',  ['\f'] = 'f',
+    ['\r'] = 'r', ['"'] = '"',  ['\\'] = '\\',
+};
 
 static void write_escape(struct fm__sink *sink, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
     unsigned char *to = sink->next;
-    char letter = escape_letter(c);
 
     to[0] = '\\';
-    if (letter) {
-        to[1] = (unsigned char)letter;
-        sink->next += 2;
+    to[1] = (unsigned char)letters[c];
+    sink->next += 2;
+    if (to[1])
         return;
-    }
-    memcpy(to + 1, "u00", 3);
+    to[1] = 'u';
+    to[2] = '0';
+    to[3] = '0';
     to[4] = (unsigned char)hex[c >> 4];
     to[5] = (unsigned char)hex[c & 15];
-    sink->next += ESCAPE_SIZE;
+    sink->next = to + ESCAPE_SIZE;
 }
 
 /* Write the bytes at `p` that are not plain, while there is room.  Returns
@@ -180,7 +174,7 @@ int fm__json_write_string(struct fm__sink *sink, const char *data, size_t len)
     if (rc < 0)
         return rc;
     *sink->next++ = '"';
-    if (len <= 16 && copy_short(sink->next, p, len)) {
+    if (len <= SHORT && copy_short(sink->next, p, len)) {
         sink->next += len;
         *sink->next++ = '"';
         return 0;
@@ -189,7 +183,7 @@ int fm__json_write_string(struct fm__sink *sink, const char *data, size_t len)
         rc = fm__sink_room(sink);
         if (rc < 0)
             return rc;
-        p = copy_plain(sink, p, end);
+        p = copy_plain(sink, p, end, len);
         p = write_special(sink, p, end);
         if (!p)
             return FM_EENCODE;

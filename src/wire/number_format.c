@@ -220,7 +220,8 @@ static size_t format_plain(const char *digits, size_t n, int exponent, char *to)
 
     if (exponent < 0) {
         zeros = (size_t)-exponent;
-        memcpy(to, "0.000000", 8);
+        memset(to, '0', 8);
+        to[1] = '.';
         memcpy(to + 1 + zeros, digits, DIGITS);
         return 1 + zeros + n;
     }
@@ -266,7 +267,8 @@ size_t fm__number_format(double value, char to[FM__NUMBER_ROOM])
     whole = value < 9007199254740992.0 ? (uint64_t)value : 0;
     if ((double)whole == value) {
         len = format_unsigned(whole, to);
-        memcpy(to + len, ".0", 2);
+        to[len] = '.';
+        to[len + 1] = '0';
         return sign + len + 2;
     }
     return sign + format_positive(bits, to);

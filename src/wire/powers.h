@@ -10,6 +10,7 @@
 #ifndef FM_WIRE_POWERS_H
 #define FM_WIRE_POWERS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define FM__POWERS_MIN (-342)
@@ -59,7 +60,8 @@ static inline int fm__log2_of_power(int k)
 
 static inline struct fm__wide fm__power_of_ten(int k)
 {
-    const uint64_t *entry = fm__powers_of_ten + 2 * (k - FM__POWERS_MIN);
+    const uint64_t *entry =
+        fm__powers_of_ten + 2 * (size_t)(k - FM__POWERS_MIN);
 
     return (struct fm__wide){entry[0], entry[1]};
 }

@@ -39,43 +39,57 @@ static inline uint64_t fm__text_special8(uint64_t word)
            FM__EACH_BYTE(0x80);
 }
 
+/*
+ * A block is what is looked at in one step.  Both functions return how many
+ * plain bytes are in front of the first other one, FM__TEXT_BLOCK if all are;
+ * the second copies the whole block.
+ */
 #ifdef __SSE2__
 
-/* One bit for each of 16 bytes that is not plain.  The comparison is signed:
- * what is below 0x20 includes what is above 0x7f. */
-static inline unsigned fm__text_special16(__m128i v)
-{
-    __m128i quote = _mm_cmpeq_epi8(v, _mm_set1_epi8('"'));
-    __m128i backslash = _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'));
-    __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20));
+# define FM__TEXT_BLOCK 16
 
-    return (unsigned)_mm_movemask_epi8(
-        _mm_or_si128(low, _mm_or_si128(quote, backslash)));
+/* The comparison is signed: what is below 0x20 includes what is above 0x7f. */
+static inline unsigned fm__text_plain16(__m128i block)
+{
+    __m128i quote = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
+    __m128i backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+    __m128i low = _mm_cmplt_epi8(block, _mm_set1_epi8(0x20));
+    __m128i special = _mm_or_si128(low, _mm_or_si128(quote, backslash));
+
+    return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(special) |
+                                   1u << 16);
 }
 
-/* Step over 16 plain bytes at a time.  Stops at the first byte that is not
- * plain or fewer than 16 before the end. */
-static inline const unsigned char *
-fm__text_skip_blocks(const unsigned char *p, const unsigned char *end)
+static inline unsigned fm__text_block(const unsigned char *p)
 {
-    while (end - p >= 16) {
-        unsigned special = fm__text_special16(
-            _mm_loadu_si128((const __m128i *)(const void *)p));
+    return fm__text_plain16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
 
-        if (special)
-            return p + __builtin_ctz(special);
-        p += 16;
-    }
-    return p;
+static inline unsigned fm__text_copy_block(unsigned char *to,
+                                           const unsigned char *p)
+{
+    __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+
+    _mm_storeu_si128((__m128i *)(void *)to, block);
+    return fm__text_plain16(block);
 }
 
 #else
 
-static inline const unsigned char *
-fm__text_skip_blocks(const unsigned char *p, const unsigned char *end)
+# define FM__TEXT_BLOCK 8
+
+static inline unsigned fm__text_block(const unsigned char *p)
 {
-    (void)end;
-    return p;
+    uint64_t special = fm__text_special8(fm__load8(p));
+
+    return special ? (unsigned)__builtin_ctzll(special) / 8 : 8;
+}
+
+static inline unsigned fm__text_copy_block(unsigned char *to,
+                                           const unsigned char *p)
+{
+    memcpy(to, p, 8);
+    return fm__text_block(p);
 }
 
 #endif
@@ -84,13 +98,13 @@ fm__text_skip_blocks(const unsigned char *p, const unsigned char *end)
 static inline const unsigned char *fm__text_skip(const unsigned char *p,
                                                  const unsigned char *end)
 {
-    p = fm__text_skip_blocks(p, end);
-    while (end - p >= 8) {
-        uint64_t special = fm__text_special8(fm__load8(p));
+    while (end - p >= FM__TEXT_BLOCK) {
+        unsigned n = fm__text_block(p);
 
-        if (special)
-            return p + __builtin_ctzll(special) / 8;
-        p += 8;
+        if (n < FM__TEXT_BLOCK)
+            return p + n;
+        /* A constant, so that the next load need not wait for `n`. */
+        p += FM__TEXT_BLOCK;
     }
     while (p < end && fm__text_is_plain(*p))
         p++;
