@@ -191,7 +191,7 @@ int fmL_decode_pair(lua_State *L, const struct fmL_codec *codec,
                     const char *data, size_t len, size_t budget)
 {
     int top = lua_gettop(L), packed = top + 1, is_count = 0;
-    lua_Integer n, i;
+    lua_Integer n = 0, i;
 
     (void)budget; /* `len` is bounded; what it becomes is the pair's affair */
     lua_rawgeti(L, LUA_REGISTRYINDEX, codec->decode);
