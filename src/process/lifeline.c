@@ -10,6 +10,13 @@
 #include "os/fds.h"
 #include "os/sys.h"
 
+/*
+ * When a process dies, the kernel queues the descriptors that nobody else has
+ * from the lowest number up and releases them in reverse.  The write end gets
+ * the higher number, so that it goes first, while the read end is still known
+ * here: the group is then killed even if its leader ended before and only
+ * processes without any descriptor of ours are left in it.
+ */
 int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
 {
     int fds[2];
@@ -17,9 +24,18 @@ int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
 
     if (rc < 0)
         return rc;
+    if (fds[1] < fds[0]) {
+        int high =
+            fm__fd_adopt(fm__sys.fcntl(fds[1], F_DUPFD_CLOEXEC, fds[0] + 1));
+
+        fm__fd_close(&fds[1]);
+        fds[1] = high;
+    }
     ret_lifeline->read_fd = fds[0];
     ret_lifeline->write_fd = fds[1];
-    return 0;
+    if (fds[1] < 0)
+        fm__fd_close(&ret_lifeline->read_fd);
+    return fds[1] < 0 ? fds[1] : 0;
 }
 
 #ifdef F_SETSIG
