@@ -43,8 +43,7 @@ static int warn_protected(lua_State *L)
         lua_pushstring(L, lua_touserdata(L, 2));
         lua_call(L, 1, 0);
     } else {
-        lua_writestringerror("fork_map: %s\n",
-                             (const char *)lua_touserdata(L, 2));
+        lua_writestringerror("%s\n", (const char *)lua_touserdata(L, 2));
     }
     return 0;
 }
@@ -61,7 +60,7 @@ static void warn(const char *message, void *ud)
     lua_pushlightuserdata(L, box);
     lua_pushlightuserdata(L, (void *)(uintptr_t)message);
     if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
-        lua_writestringerror("fork_map: %s\n", message);
+        lua_writestringerror("%s\n", message);
         lua_writestringerror("fork_map: on_warning failed: %s\n",
                              lua_type(L, -1) == LUA_TSTRING
                                  ? lua_tostring(L, -1)
@@ -83,7 +82,7 @@ static int unhandled_protected(lua_State *L)
         return 0;
     }
     luaL_tolstring(L, 2, NULL);
-    lua_pushfstring(L, "unhandled error (%s): %s", lua_tostring(L, 3),
+    lua_pushfstring(L, "fork_map: unhandled error (%s): %s", lua_tostring(L, 3),
                     lua_tostring(L, -1));
     warn(lua_tostring(L, -1), box);
     return 0;
@@ -104,7 +103,7 @@ void fmL_unhandled(lua_State *L, struct fmL_engine *box, const char *why)
     lua_insert(L, -2);
     lua_pushstring(L, why);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
-        warn("on_unhandled failed, and an error is lost", box);
+        warn("fork_map: on_unhandled failed, and an error is lost", box);
         lua_pop(L, 1);
     }
     fmL_leave(box, previous);

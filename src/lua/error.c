@@ -149,7 +149,9 @@ void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
         set_integer(L, "signal", outcome->signal);
         set_string(L, "signame", fm__signal_name(outcome->signal));
     }
-    if (outcome->exit_code >= 0)
+    /* A child that told what happened leaves with 0, which says nothing. */
+    if (outcome->exit_code > 0 ||
+        (outcome->exit_code == 0 && outcome->kind == FM_NO_RESULT))
         set_integer(L, "exit_code", outcome->exit_code);
     if (outcome->attempt > 0)
         set_integer(L, "attempt", outcome->attempt);

@@ -129,7 +129,7 @@ static void report_failure(lua_State *L, struct fmL_call *call, int status)
     if (is_out_of_memory(L, call, status)) {
         fmL_heap_lift(&call->heap);
         (void)fm_child_exceed(call->child, "memory",
-                              "the job needs more memory than its limit");
+                              "the child exceeded limits.memory");
         return;
     }
     fmL_heap_lift(&call->heap);
@@ -165,7 +165,7 @@ static int send_results(lua_State *L, struct fmL_call *call, int first)
                                lua_tostring(L, -1));
     if (rc == FM_ELIMIT)
         return fm_child_exceed(call->child, "result",
-                               "the result is larger than its limit");
+                               "the child exceeded limits.result");
     return rc;
 }
 
@@ -219,7 +219,7 @@ static int report_breakdown(lua_State *L, struct fmL_call *call, int status)
 {
     if (is_out_of_memory(L, call, status))
         return fm_child_exceed(call->child, "memory",
-                               "the job needs more memory than its limit");
+                               "the child exceeded limits.memory");
     fmL_heap_lift(&call->heap);
     lua_pushcfunction(L, report_protected);
     lua_insert(L, -2);

@@ -110,6 +110,15 @@ static void keep_name(lua_State *L, struct fm_job_opts *job)
     lua_setiuservalue(L, -2, FML_OPTIONS_NAME);
 }
 
+/* Stands for the one that a call brings along; see call.c. */
+static void no_line(int stream, const char *line, size_t len, void *ud)
+{
+    (void)stream;
+    (void)line;
+    (void)len;
+    (void)ud;
+}
+
 static void keep_output(lua_State *L, struct fm_job_opts *job)
 {
     static const char *const names[] = {"inherit", "capture", "discard", NULL};
@@ -120,6 +129,7 @@ static void keep_output(lua_State *L, struct fm_job_opts *job)
         job->output = FM_OUTPUT_LINES;
     else
         job->output = outputs[luaL_checkoption(L, -1, "inherit", names)];
+    job->on_line = no_line;
     lua_setiuservalue(L, -2, FML_OPTIONS_HANDLER);
 }
 
