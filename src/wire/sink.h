@@ -44,10 +44,12 @@ static inline int fm__sink_write(struct fm__sink *sink, const void *data,
         size_t n = len < room ? len : room;
         int rc;
 
-        if (n > 0)
+        /* A sink may begin without room, at NULL. */
+        if (n > 0) {
             memcpy(sink->next, p, n);
-        sink->next += n;
-        len -= n;
+            sink->next += n;
+            len -= n;
+        }
         if (len == 0)
             return 0;
         p += n;
