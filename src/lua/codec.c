@@ -2,16 +2,14 @@
 /* Codecs by their names, and the core functions that need no engine. */
 #include "lua/codec.h"
 
-#include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 #include <lauxlib.h>
 #include "engine/bind.h"
 #include "fork_map.h"
 #include "lua/values.h"
-#include "wire/buffer.h"
+#include "wire/sink.h"
 
-#define BUFFER_MT "fork_map.buffer"
+#define CODEC_MT "fork_map.codec"
 
 const char *fmL_codec_name(enum fmL_codec_kind kind)
 {
@@ -151,65 +149,97 @@ static int l_array(lua_State *L)
 
 /* ------------------------------------------------------ encode and decode */
 
-/* What an encode or decode call holds, to be collected when it raises. */
-struct box {
-    struct fm__buffer buffer;
-    struct fmL_codec codec;
-};
-
-static int l_box_close(lua_State *L)
+static int l_codec_gc(lua_State *L)
 {
-    struct box *box = luaL_checkudata(L, 1, BUFFER_MT);
-
-    fm__buffer_done(&box->buffer);
-    fmL_release_codec(L, &box->codec);
+    fmL_release_codec(L, luaL_checkudata(L, 1, CODEC_MT));
     return 0;
 }
 
-static struct box *push_box(lua_State *L)
+/* The codec that the first argument says.  One that keeps functions lives in a
+ * userdata, which is pushed, so that they are let go of in any case. */
+static const struct fmL_codec *check_codec(lua_State *L,
+                                           struct fmL_codec *plain)
 {
     static const struct fmL_codec init = FML_CODEC_INIT;
-    struct box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    struct fmL_codec *codec = plain;
+    const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : "";
 
-    fm__buffer_init(&box->buffer, SIZE_MAX);
-    box->codec = init;
-    luaL_setmetatable(L, BUFFER_MT);
-    return box;
+    if (lua_type(L, 1) == LUA_TTABLE || strcmp(name, "cjson") == 0) {
+        codec = lua_newuserdatauv(L, sizeof *codec, 0);
+        *codec = init;
+        luaL_setmetatable(L, CODEC_MT);
+    }
+    fmL_check_codec(L, 1, codec);
+    return codec;
 }
 
-/* Release what the box at `idx` holds, now rather than when it is collected. */
-static void close_box(lua_State *L, struct box *box)
+/* A sink that fills Lua's memory: `first`, then userdata at the stack index
+ * `slot`.  Running out raises. */
+struct memory_sink {
+    struct fm__sink sink;
+    lua_State *L;
+    int slot, format;
+    unsigned char *data;
+    unsigned char first[1024];
+};
+
+static int memory_more(struct fm__sink *base)
 {
-    fm__buffer_done(&box->buffer);
-    fmL_release_codec(L, &box->codec);
+    struct memory_sink *sink = (struct memory_sink *)base;
+    size_t len = (size_t)(base->next - sink->data);
+    size_t size = 2 * (size_t)(base->end - sink->data);
+    unsigned char *data = lua_newuserdatauv(sink->L, size, 0);
+
+    memcpy(data, sink->data, len);
+    lua_replace(sink->L, sink->slot);
+    sink->data = data;
+    base->next = data + len;
+    base->end = data + size;
+    return 0;
+}
+
+static int memory_restart(struct fm__sink *base, int format)
+{
+    struct memory_sink *sink = (struct memory_sink *)base;
+
+    base->next = sink->data;
+    sink->format = format;
+    return 0;
+}
+
+static void memory_sink_init(struct memory_sink *sink, lua_State *L, int slot)
+{
+    sink->sink.more = memory_more;
+    sink->sink.restart = memory_restart;
+    sink->L = L;
+    sink->slot = slot;
+    sink->format = 0;
+    sink->data = sink->first;
+    sink->sink.next = sink->first;
+    sink->sink.end = sink->first + sizeof sink->first;
 }
 
 /* encode(codec, ...) -> string, format | nil, path, message */
 static int l_encode(lua_State *L)
 {
     int n = lua_gettop(L) - 1, rc;
-    struct fm__buffer_sink sink;
-    struct box *box;
+    struct fmL_codec plain;
+    const struct fmL_codec *codec;
+    struct memory_sink sink;
 
     luaL_checkany(L, 1);
-    box = push_box(L);
-    lua_insert(L, 1);
-    fmL_check_codec(L, 2, &box->codec);
-    fm__buffer_sink_init(&sink, &box->buffer);
-    rc = fmL_encode(L, 3, n, &box->codec, &sink.sink, "result");
-    if (rc == 0)
-        rc = fm__buffer_sink_flush(&sink);
+    lua_pushnil(L);
+    memory_sink_init(&sink, L, n + 2);
+    codec = check_codec(L, &plain);
+    rc = fmL_encode(L, 2, n, codec, &sink.sink, "result");
     if (rc == FM_EENCODE) {
-        close_box(L, box);
         lua_pushnil(L);
         lua_insert(L, -3);
         return 3;
     }
-    if (rc < 0)
-        return luaL_error(L, "not enough memory");
-    lua_pushlstring(L, (const char *)box->buffer.data, box->buffer.len);
+    lua_pushlstring(L, (const char *)sink.data,
+                    (size_t)(sink.sink.next - sink.data));
     lua_pushinteger(L, sink.format);
-    close_box(L, box);
     return 2;
 }
 
@@ -233,23 +263,20 @@ static int format_of(const struct fmL_codec *codec)
 /* decode(codec_or_format, string [, budget]) -> ... */
 static int l_decode(lua_State *L)
 {
-    struct box *box;
-    const char *data;
-    size_t len, budget;
-    bool is_format = lua_type(L, 1) == LUA_TNUMBER;
-    int format = is_format ? (int)luaL_checkinteger(L, 1) : 0, n;
+    size_t len, budget = (size_t)luaL_optinteger(L, 3, 0);
+    const char *data = luaL_checklstring(L, 2, &len);
+    struct fmL_codec plain;
+    const struct fmL_codec *codec = NULL;
+    int format, n;
 
-    data = luaL_checklstring(L, 2, &len);
-    budget = (size_t)luaL_optinteger(L, 3, 0);
-    lua_settop(L, 3);
-    box = push_box(L);
-    if (!is_format) {
-        fmL_check_codec(L, 1, &box->codec);
-        format = format_of(&box->codec);
+    lua_settop(L, 2);
+    if (lua_type(L, 1) == LUA_TNUMBER) {
+        format = (int)luaL_checkinteger(L, 1);
+    } else {
+        codec = check_codec(L, &plain);
+        format = format_of(codec);
     }
-    n = fmL_decode(L, format, is_format ? NULL : &box->codec, data, len,
-                   budget);
-    close_box(L, box);
+    n = fmL_decode(L, format, codec, data, len, budget);
     if (n >= 0)
         return n;
     lua_pushfstring(L, "%s: %s", n == FM_ELIMIT ? "limit" : "protocol",
@@ -264,8 +291,8 @@ void fmL_open_codec(lua_State *L)
                                          {"decode", l_decode},
                                          {NULL, NULL}};
 
-    if (luaL_newmetatable(L, BUFFER_MT)) {
-        lua_pushcfunction(L, l_box_close);
+    if (luaL_newmetatable(L, CODEC_MT)) {
+        lua_pushcfunction(L, l_codec_gc);
         lua_setfield(L, -2, "__gc");
     }
     lua_pop(L, 1);

@@ -35,9 +35,9 @@ static int push_refusal(struct fmL_writer *w, const char *root, int i)
         lua_pushfstring(L, "%s; codec = \"lua\" carries it", w->reason);
     else
         lua_pushstring(L, w->reason);
-    lua_copy(L, -2, w->memory);
-    lua_copy(L, -1, w->memory + 1);
-    lua_settop(L, w->memory + 1);
+    lua_copy(L, -2, w->base - 1);
+    lua_copy(L, -1, w->base);
+    lua_settop(L, w->base);
     return FM_EENCODE;
 }
 
@@ -60,8 +60,8 @@ static int encode_own(struct fmL_writer *w, int first, int n,
         rc = fmL_write_json(w, first, n, kind == FML_CODEC_AUTO, ret_i);
     if (kind != FML_CODEC_AUTO || rc != FM_EENCODE || !w->unfit)
         return rc;
-    lua_settop(w->L, w->memory);
-    fmL_writer_init(w, w->L, w->sink, w->memory);
+    lua_settop(w->L, w->base - FML_WRITER_SLOTS);
+    fmL_writer_init(w, w->L, w->sink);
     return encode_lua(w, first, n, ret_i);
 }
 
@@ -76,12 +76,11 @@ int fmL_encode(lua_State *L, int first, int n, const struct fmL_codec *codec,
         return fmL_encode_cjson(L, first, n, codec, sink, root);
     if (codec->kind == FML_CODEC_PAIR)
         return fmL_encode_pair(L, first, n, codec, sink, root);
-    lua_pushnil(L);
-    fmL_writer_init(&w, L, sink, lua_gettop(L));
+    fmL_writer_init(&w, L, sink);
     rc = encode_own(&w, first, n, codec->kind, &i);
     if (rc == FM_EENCODE)
         return push_refusal(&w, root, i);
-    lua_settop(L, w.memory - 1);
+    lua_settop(L, w.base - FML_WRITER_SLOTS);
     return rc;
 }
 

@@ -179,8 +179,9 @@ int fmL_encode_pair(lua_State *L, int first, int n,
     if (!call(L, 1))
         return refuse(L, top, root, 0);
     if (lua_type(L, -1) != LUA_TSTRING)
-        return refuse_for(L, top, root, 0,
-                          "the encode function of the codec returned no string");
+        return refuse_for(
+            L, top, root, 0,
+            "the encode function of the codec returned no string");
     data = lua_tolstring(L, -1, &len);
     rc = fm__sink_write(sink, data, len);
     lua_settop(L, top);

@@ -117,8 +117,10 @@ uint64_t fmL_key_hash(const char *data, size_t len)
     return a ^ b;
 }
 
-void fmL_read_begin(struct fmL_reader *r)
+void fmL_read_begin(struct fmL_reader *r, lua_State *L, bool keeps_keys)
 {
-    luaL_checkstack(r->L, FML_READ_BASE + LUA_MINSTACK, NULL);
-    lua_settop(r->L, FML_READ_BASE);
+    r->L = L;
+    r->base = keeps_keys ? FML_SLOTS + FM__BINARY_SLOTS - 1 : FML_REFERENCES;
+    luaL_checkstack(L, r->base + LUA_MINSTACK, NULL);
+    lua_settop(L, r->base);
 }

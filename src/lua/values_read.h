@@ -3,9 +3,9 @@
  * What the readers of values share: the memory budget, the clock, and keys.
  * Private to values*.c.
  *
- * A reader runs in a C function's own stack frame: its argument is at 1, the
- * strings that were keys are in the slots from FML_SLOTS on, what it builds is
- * above FML_READ_BASE, and what it returns is what is left there.
+ * A reader runs in a C function's own stack frame.  At 1 is its argument, then
+ * FML_REFERENCES, then the strings that were keys, in slots from FML_SLOTS on,
+ * if it keeps them; above `base` is what it builds and returns.
  */
 #ifndef FM_LUA_VALUES_READ_H
 #define FM_LUA_VALUES_READ_H
@@ -17,9 +17,8 @@
 #include "wire/binary.h"
 #include "wire/json.h"
 
-#define FML_SLOTS 2
-#define FML_REFERENCES (FML_SLOTS + FM__BINARY_SLOTS)
-#define FML_READ_BASE FML_REFERENCES
+#define FML_REFERENCES 2
+#define FML_SLOTS 3
 
 /* Estimated bytes of what Lua allocates, for the budget. */
 #define FML_TABLE_BYTES 64
@@ -35,13 +34,14 @@ struct fmL_reader {
     lua_State *L;
     const void *data;
     size_t len;
-    size_t budget;   /* bytes of memory left */
-    int rc;          /* how it ended: 0 or a negative code, with: */
-    const char *why; /* static text */
-    size_t offset;   /* where in the text */
-    unsigned countdown;    /* events until the next look at the clock */
-    int64_t clock_start;   /* CPU time at the first look, 0 before */
-    size_t clock_offset;   /* and the place in the text then */
+    size_t budget; /* bytes of memory left */
+    int base;
+    int rc;              /* how it ended: 0 or a negative code, with: */
+    const char *why;     /* static text */
+    size_t offset;       /* where in the text */
+    unsigned countdown;  /* events until the next look at the clock */
+    int64_t clock_start; /* CPU time at the first look, 0 before */
+    size_t clock_offset; /* and the place in the text then */
     struct fm__json_reader json;
 };
 
@@ -56,8 +56,8 @@ void fmL_reader_init(struct fmL_reader *r, const void *data, size_t len,
 int fmL_read_json(lua_State *L);
 int fmL_read_lua(lua_State *L);
 
-/* Make ready what the bodies share; fills the slots. */
-void fmL_read_begin(struct fmL_reader *r);
+/* Make the stack ready. */
+void fmL_read_begin(struct fmL_reader *r, lua_State *L, bool keeps_keys);
 
 /* Fail with `rc` because of `why`.  Returns `rc`. */
 int fmL_read_fail(struct fmL_reader *r, int rc, const char *why);

@@ -19,8 +19,10 @@
 #define PAIRS_WAITING 16
 #define PAIRS_ROOM 32
 
-/* Keys up to this length are looked up by their bytes before they are made. */
+/* Keys up to this length are looked up by their bytes before they are made,
+ * in texts in which it pays. */
 #define CACHED_MAX 31
+#define CACHE_TEXT 512
 
 /* A table being filled.  Before it is made, `table` is the index of the slot
  * where it will be, and `waiting` items or pairs lie above. */
@@ -34,7 +36,7 @@ struct level {
 };
 
 struct cached {
-    unsigned char len; /* 0: nothing here */
+    unsigned char len;
     char bytes[CACHED_MAX];
 };
 
@@ -42,6 +44,8 @@ struct state {
     struct fmL_reader *r;
     lua_State *L;
     int depth;
+    bool keeps_keys;
+    uint64_t filled; /* one bit per slot */
     struct cached cache[FM__BINARY_SLOTS];
     struct level levels[FM__DEPTH_MAX];
 };
@@ -142,26 +146,28 @@ static int add_pair(struct state *s, struct level *level)
     return 0;
 }
 
-/* Push a key, from the cache if it is there. */
+/* Push a key, from its slot if it is there. */
 static int push_key(struct state *s, const char *data, size_t len,
                     uint64_t hash)
 {
-    lua_State *L = s->L;
     unsigned i = (unsigned)(hash >> 58);
     struct cached *cached = &s->cache[i];
     int rc;
 
-    if (len == cached->len && memcmp(cached->bytes, data, len) == 0 &&
-        len > 0) {
-        lua_pushvalue(L, FML_SLOTS + (int)i);
+    if (!s->keeps_keys || len > CACHED_MAX)
+        return fmL_read_string(s->r, data, len);
+    if ((s->filled >> i & 1) != 0 && len == cached->len &&
+        memcmp(cached->bytes, data, len) == 0) {
+        lua_pushvalue(s->L, FML_SLOTS + (int)i);
         return 0;
     }
     rc = fmL_read_string(s->r, data, len);
-    if (rc < 0 || len > CACHED_MAX || len == 0)
+    if (rc < 0)
         return rc;
     memcpy(cached->bytes, data, len);
     cached->len = (unsigned char)len;
-    lua_copy(L, -1, FML_SLOTS + (int)i);
+    s->filled |= UINT64_C(1) << i;
+    lua_copy(s->L, -1, FML_SLOTS + (int)i);
     return 0;
 }
 
@@ -225,20 +231,28 @@ static int open_table(struct state *s, bool is_list)
 static int close_table(struct state *s)
 {
     struct level *level = &s->levels[s->depth - 1];
-    bool is_empty_list = level->is_list && level->waiting == 0;
     int rc = 0;
 
-    if (!level->is_made) {
+    if (!level->is_made)
         rc = level->is_list ? make_list(s, level, level->waiting)
                             : make_object(s, level, level->waiting);
-        if (rc < 0)
-            return rc;
-        if (is_empty_list) {
-            fmL_push_array_mt(s->L);
-            lua_setmetatable(s->L, -2);
-        }
-    }
+    if (rc < 0)
+        return rc;
     s->depth--;
+    return place(s);
+}
+
+static int read_empty(struct state *s, bool is_list)
+{
+    int rc = fmL_read_charge_table(s->r, 0, 0);
+
+    if (rc < 0)
+        return rc;
+    lua_createtable(s->L, 0, 0);
+    if (is_list) {
+        fmL_push_array_mt(s->L);
+        lua_setmetatable(s->L, -2);
+    }
     return place(s);
 }
 
@@ -266,14 +280,19 @@ static int read_event(struct state *s, const struct fm__event *event)
     case FM__EVENT_STRING:
         rc = fmL_read_string(s->r, event->u.string.data, event->u.string.len);
         return rc < 0 ? rc : place(s);
-    case FM__EVENT_LIST:
-    case FM__EVENT_TABLE:
-        return open_table(s, event->type == FM__EVENT_LIST);
     case FM__EVENT_KEY:
+        if (s->depth == 0)
+            break;
         return read_key(s, event->u.string.data, event->u.string.len);
+    case FM__EVENT_EMPTY:
+        return read_empty(s, event->u.boolean);
     case FM__EVENT_CLOSE:
+        if (s->depth == 0)
+            break;
         return close_table(s);
     case FM__EVENT_DONE:
+    case FM__EVENT_LIST: /* begin_table() had those */
+    case FM__EVENT_TABLE:
     case FM__EVENT_REFERENCE:
     case FM__EVENT_KEY_AGAIN:
     case FM__EVENT_INTEGERS:
@@ -283,6 +302,30 @@ static int read_event(struct state *s, const struct fm__event *event)
     return malformed(s, "an event out of place");
 }
 
+static int next_event(struct state *s, struct fm__event *event)
+{
+    int rc = fm__json_reader_next(&s->r->json, event);
+
+    return rc < 0 ? fmL_read_fail(s->r, rc, s->r->json.error) : 0;
+}
+
+/* A table has begun.  One that closes at once becomes a single event, any other
+ * gets its level, and `event` becomes the first thing in it. */
+static int begin_table(struct state *s, struct fm__event *event)
+{
+    bool is_list = event->type == FM__EVENT_LIST;
+    int rc = next_event(s, event);
+
+    if (rc < 0)
+        return rc;
+    if (event->type == FM__EVENT_CLOSE) {
+        event->type = FM__EVENT_EMPTY;
+        event->u.boolean = is_list;
+        return 0;
+    }
+    return open_table(s, is_list);
+}
+
 static int read_all(struct state *s)
 {
     struct fmL_reader *r = s->r;
@@ -290,9 +333,12 @@ static int read_all(struct state *s)
     int rc;
 
     for (;;) {
-        rc = fm__json_reader_next(&r->json, &event);
+        rc = next_event(s, &event);
+        while (rc == 0 &&
+               (event.type == FM__EVENT_LIST || event.type == FM__EVENT_TABLE))
+            rc = begin_table(s, &event);
         if (rc < 0)
-            return fmL_read_fail(r, rc, r->json.error);
+            return rc;
         if (event.type == FM__EVENT_DONE)
             return 0;
         if (s->depth == 0)
@@ -309,16 +355,14 @@ int fmL_read_json(lua_State *L)
 {
     struct state s;
     struct fmL_reader *r = lua_touserdata(L, 1);
-    size_t i;
 
-    r->L = L;
-    fmL_read_begin(r);
     s.r = r;
     s.L = L;
     s.depth = 0;
-    for (i = 0; i < FM__BINARY_SLOTS; i++)
-        s.cache[i].len = 0;
+    s.keeps_keys = r->len >= CACHE_TEXT;
+    s.filled = 0;
+    fmL_read_begin(r, L, s.keeps_keys);
     r->rc = read_all(&s);
     r->offset = fm__json_reader_offset(&r->json);
-    return r->rc < 0 ? 0 : lua_gettop(L) - FML_READ_BASE;
+    return r->rc < 0 ? 0 : lua_gettop(L) - r->base;
 }

@@ -16,7 +16,6 @@ struct level {
     lua_Integer at, n; /* items so far, all items */
     uint64_t keys;     /* bits of the keys so far */
     int table;
-    bool is_list;
     bool has_key;
     bool in_doubt; /* that key may have been there before */
 };
@@ -26,7 +25,7 @@ struct state {
     lua_State *L;
     lua_Integer tables;
     int depth;
-    uint64_t slots[FM__BINARY_SLOTS]; /* hashes of the keys in the slots */
+    uint64_t bits[FM__BINARY_SLOTS]; /* of the keys in the slots */
     struct fm__binary_reader reader;
     struct level levels[FM__DEPTH_MAX];
 };
@@ -98,9 +97,10 @@ static int read_key(struct state *s, const struct fm__event *event)
 
     if (fmL_read_string(s->r, data, len) < 0)
         return FM_ELIMIT;
-    s->slots[slot] = fmL_key_hash(data, len);
-    lua_copy(s->L, -1, FML_SLOTS + (int)slot);
-    begin_pair(level, fmL_key_bit(s->slots[slot]));
+    s->bits[slot] = fmL_key_bit(fmL_key_hash(data, len));
+    begin_pair(level, s->bits[slot]);
+    if ((s->reader.flags & FM__BINARY_KEYS) != 0)
+        lua_copy(s->L, -1, FML_SLOTS + (int)slot);
     return 0;
 }
 
@@ -109,7 +109,7 @@ static int read_key_again(struct state *s, unsigned slot)
     lua_pushvalue(s->L, FML_SLOTS + (int)slot);
     if (lua_isnil(s->L, -1))
         return malformed(s, "a slot without a key");
-    begin_pair(&s->levels[s->depth - 1], fmL_key_bit(s->slots[slot]));
+    begin_pair(&s->levels[s->depth - 1], s->bits[slot]);
     return 0;
 }
 
@@ -139,39 +139,50 @@ static int to_hint(size_t n)
     return n < INT_MAX ? (int)n : INT_MAX;
 }
 
-static int open_table(struct state *s, bool is_list, size_t n_list,
-                      size_t n_keys)
+/* Push a new table; readers of references will want it. */
+static int make_table(struct state *s, size_t n_list, size_t n_keys)
 {
     lua_State *L = s->L;
-    struct level *level = &s->levels[s->depth];
     int rc = fmL_read_charge_table(s->r, n_list, n_keys);
 
     if (rc < 0)
         return rc;
-    if (s->depth % LEVELS_AT_ONCE == 0)
-        luaL_checkstack(L, 2 * LEVELS_AT_ONCE + LUA_MINSTACK,
-                        "tables nested too deep");
     lua_createtable(L, to_hint(n_list), to_hint(n_keys));
     s->tables++;
     if ((s->reader.flags & FM__BINARY_REFERENCES) != 0) {
         lua_pushvalue(L, -1);
         lua_rawseti(L, FML_REFERENCES, s->tables);
     }
+    return 0;
+}
+
+static int open_table(struct state *s, size_t n_list, size_t n_keys)
+{
+    struct level *level = &s->levels[s->depth];
+    int rc;
+
+    if (s->depth % LEVELS_AT_ONCE == 0)
+        luaL_checkstack(s->L, 2 * LEVELS_AT_ONCE + LUA_MINSTACK,
+                        "tables nested too deep");
+    rc = make_table(s, n_list, n_keys);
+    if (rc < 0)
+        return rc;
     level->at = 0;
     level->n = (lua_Integer)n_list;
     level->keys = 0;
-    level->table = lua_gettop(L);
-    level->is_list = is_list;
+    level->table = lua_gettop(s->L);
     level->has_key = false;
     s->depth++;
     return 0;
 }
 
-static int close_table(struct state *s)
+static int read_empty(struct state *s, bool is_list)
 {
-    const struct level *level = &s->levels[--s->depth];
+    int rc = make_table(s, 0, 0);
 
-    if (level->is_list && level->n == 0) {
+    if (rc < 0)
+        return rc;
+    if (is_list) {
         fmL_push_array_mt(s->L);
         lua_setmetatable(s->L, -2);
     }
@@ -229,14 +240,16 @@ static int read_event(struct state *s, const struct fm__event *event)
         return rc < 0 ? rc : place(s);
     case FM__EVENT_LIST:
     case FM__EVENT_TABLE:
-        return open_table(s, event->type == FM__EVENT_LIST,
-                          event->u.open.n_list, event->u.open.n_keys);
+        return open_table(s, event->u.open.n_list, event->u.open.n_keys);
+    case FM__EVENT_EMPTY:
+        return read_empty(s, event->u.boolean);
     case FM__EVENT_KEY:
         return read_key(s, event);
     case FM__EVENT_KEY_AGAIN:
         return read_key_again(s, event->u.slot);
     case FM__EVENT_CLOSE:
-        return close_table(s);
+        s->depth--;
+        return place(s);
     case FM__EVENT_REFERENCE:
         lua_rawgeti(L, FML_REFERENCES, (lua_Integer)event->u.reference + 1);
         return place(s);
@@ -278,22 +291,21 @@ int fmL_read_lua(lua_State *L)
 {
     struct state s;
     struct fmL_reader *r = lua_touserdata(L, 1);
+    int rc = fm__binary_reader_init(&s.reader, r->data, r->len, NULL);
 
-    r->L = L;
-    fmL_read_begin(r);
+    fmL_read_begin(r, L, (s.reader.flags & FM__BINARY_KEYS) != 0);
     s.r = r;
     s.L = L;
     s.tables = 0;
     s.depth = 0;
-    if (fm__binary_reader_init(&s.reader, r->data, r->len, NULL) < 0) {
-        fmL_read_fail(r, FM_EPROTOCOL, s.reader.error);
-    } else {
-        if ((s.reader.flags & FM__BINARY_REFERENCES) != 0) {
-            lua_newtable(L);
-            lua_replace(L, FML_REFERENCES);
-        }
-        r->rc = read_all(&s);
+    if ((s.reader.flags & FM__BINARY_REFERENCES) != 0) {
+        lua_newtable(L);
+        lua_replace(L, FML_REFERENCES);
     }
+    if (rc < 0)
+        fmL_read_fail(r, rc, s.reader.error);
+    else
+        r->rc = read_all(&s);
     r->offset = fm__binary_reader_offset(&s.reader);
-    return r->rc < 0 ? 0 : lua_gettop(L) - FML_READ_BASE;
+    return r->rc < 0 ? 0 : lua_gettop(L) - r->base;
 }

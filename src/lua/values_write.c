@@ -8,27 +8,28 @@
 #include "fork_map.h"
 #include "lua/codec.h"
 
-/* Stack slots are asked for once for so many levels. */
-#define LEVELS_AT_ONCE 32
+/* Stack slots for what any step pushes for a while. */
 #define SLOTS_SPARE 16
 
 /* Longer keys are cut in paths. */
 #define PATH_KEY_MAX 64
 
-void fmL_writer_init(struct fmL_writer *w, lua_State *L, struct fm__sink *sink,
-                     int memory)
+void fmL_writer_init(struct fmL_writer *w, lua_State *L, struct fm__sink *sink)
 {
     struct fmL_seen *seen = &w->seen;
 
+    lua_pushnil(L);
+    lua_pushnil(L);
     w->L = L;
     w->sink = sink;
-    w->base = memory;
-    w->memory = memory;
+    w->base = lua_gettop(L);
+    w->levels = w->first;
     w->reason = NULL;
     w->unfit = false;
     w->depth = 0;
-    memset(seen->first, 0, sizeof seen->first);
-    seen->slots = seen->first;
+    memset(seen->first_slots, 0, sizeof seen->first_slots);
+    seen->tables = seen->first_tables;
+    seen->slots = seen->first_slots;
     seen->mask = FML_SEEN_FIRST - 1;
     seen->n = 0;
 }
@@ -149,64 +150,72 @@ void fmL_push_path(struct fmL_writer *w, const char *name)
     for (i = 0; i < w->depth; i++) {
         struct fmL_level *level = &w->levels[i];
 
-        if (level->pass == FML_PASS_NEXT || level->pass == FML_PASS_INDEX) {
-            luaL_addchar(&b, '[');
-            lua_pushinteger(L, level->at);
-            luaL_addvalue(&b);
-            luaL_addchar(&b, ']');
-        } else {
-            add_key(L, &b, fmL_level_table(w, i) + 1);
+        if (level->pass == FML_PASS_PAIRS) {
+            add_key(L, &b, level->key);
+            continue;
         }
+        luaL_addchar(&b, '[');
+        lua_pushinteger(L, level->at);
+        luaL_addvalue(&b);
+        luaL_addchar(&b, ']');
     }
     luaL_pushresult(&b);
 }
 
 /* ------------------------------------------------------- tables seen */
 
-/* The slot of `key`: its own, or the free one where it belongs. */
-static struct fmL_seen_slot *seen_slot(const struct fmL_seen *seen,
-                                       const void *key)
+/* The slot of `table`: its own, or the free one where it belongs. */
+static uint32_t *seen_slot(const struct fmL_seen *seen, const void *table)
 {
     /* Addresses are multiples of 16; the multiplication moves what differs
      * up, the shift takes it from there. */
-    uint64_t hash = ((uint64_t)(uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u;
+    uint64_t hash = ((uint64_t)(uintptr_t)table >> 4) * 0x9e3779b97f4a7c15u;
     size_t i = (size_t)(hash >> 32) & seen->mask;
 
-    while (seen->slots[i].key != NULL && seen->slots[i].key != key)
+    while (seen->slots[i] != 0 && seen->tables[seen->slots[i] - 1] != table)
         i = (i + 1) & seen->mask;
     return &seen->slots[i];
 }
 
-/* The old slots stay on the Lua stack until the new ones are filled. */
+/* The old memory stays on the Lua stack until the new one is filled. */
 static void seen_grow(struct fmL_writer *w)
 {
     struct fmL_seen *seen = &w->seen;
-    struct fmL_seen_slot *old = seen->slots;
-    size_t i, old_size = seen->mask + 1, size = 2 * old_size;
+    const void **old = seen->tables;
+    size_t i, slots = 4 * (seen->mask + 1);
 
-    seen->slots = lua_newuserdatauv(w->L, size * sizeof *seen->slots, 0);
-    memset(seen->slots, 0, size * sizeof *seen->slots);
-    seen->mask = size - 1;
-    for (i = 0; i < old_size; i++) {
-        if (old[i].key != NULL)
-            *seen_slot(seen, old[i].key) = old[i];
+    if (slots > UINT32_MAX)
+        luaL_error(w->L, "too many tables");
+    seen->tables = lua_newuserdatauv(
+        w->L, slots / 2 * sizeof *seen->tables + slots * sizeof *seen->slots,
+        0);
+    seen->slots = (uint32_t *)(seen->tables + slots / 2);
+    seen->mask = slots - 1;
+    memcpy(seen->tables, old, seen->n * sizeof *old);
+    memset(seen->slots, 0, slots * sizeof *seen->slots);
+    for (i = 0; i < seen->n; i++) {
+        if (old[i] != NULL)
+            *seen_slot(seen, old[i]) = (uint32_t)i + 1;
     }
-    lua_replace(w->L, w->memory);
+    lua_replace(w->L, w->base);
 }
 
 bool fmL_seen_add(struct fmL_writer *w, const void *table, size_t *ret_index)
 {
     struct fmL_seen *seen = &w->seen;
-    struct fmL_seen_slot *slot = seen_slot(seen, table);
+    uint32_t *slot = seen_slot(seen, table);
 
-    if (slot->key != NULL) {
-        *ret_index = slot->index;
+    if (*slot != 0) {
+        *ret_index = *slot - 1;
         return false;
     }
-    slot->key = table;
-    slot->index = seen->n++;
-    if (seen->n > seen->mask / 2)
+    if (seen->n > seen->mask / 2) {
         seen_grow(w);
+        slot = seen_slot(seen, table);
+    }
+    seen->tables[seen->n++] = table;
+    if (table != NULL)
+        *slot = (uint32_t)seen->n;
     return true;
 }
 
@@ -219,30 +228,43 @@ int fmL_check_depth(struct fmL_writer *w)
     return 0;
 }
 
-int fmL_open_level(struct fmL_writer *w, lua_Integer n)
+/* The first levels are all in use: go on with as many as there may be. */
+static void grow_levels(struct fmL_writer *w)
 {
-    struct fmL_level *level = &w->levels[w->depth];
+    struct fmL_level *levels =
+        lua_newuserdatauv(w->L, FM__DEPTH_MAX * sizeof *levels, 0);
+
+    memcpy(levels, w->first, sizeof w->first);
+    w->levels = levels;
+    lua_replace(w->L, w->base - 1);
+}
+
+int fmL_open_level(struct fmL_writer *w, int index, lua_Integer n, int slots)
+{
+    struct fmL_level *level;
 
     if (fmL_check_depth(w) < 0)
         return FM_EENCODE;
-    if (w->depth % LEVELS_AT_ONCE == 0)
-        luaL_checkstack(w->L, 2 * LEVELS_AT_ONCE + SLOTS_SPARE,
-                        "tables nested too deep");
+    luaL_checkstack(w->L, slots + SLOTS_SPARE, "tables nested too deep");
+    if (w->depth == FML_LEVELS_FIRST && w->levels == w->first)
+        grow_levels(w);
+    level = &w->levels[w->depth];
     level->at = 0;
     level->n = n;
     level->left = 0;
+    level->index = index;
+    level->key = index + 1;
     level->pass = n > 0 ? FML_PASS_NEXT : FML_PASS_PAIRS;
-    level->in_key = false;
-    level->table = lua_topointer(w->L, -1);
+    level->has_items = false;
+    level->table = lua_topointer(w->L, index);
     w->depth++;
-    lua_pushnil(w->L);
     return FML_OPENED;
 }
 
 void fmL_close_level(struct fmL_writer *w)
 {
     w->depth--;
-    lua_settop(w->L, fmL_level_table(w, w->depth) - 1);
+    lua_settop(w->L, w->levels[w->depth].index - 1);
 }
 
 /* lua_next() gives a list that was filled in order in order, and says besides
@@ -254,7 +276,7 @@ void fmL_next_item(struct fmL_writer *w, struct fmL_level *level)
 
     level->at++;
     if (level->pass == FML_PASS_NEXT) {
-        if (lua_next(L, -2) == 0)
+        if (lua_next(L, level->index) == 0)
             lua_pushnil(L); /* keep the slot of the key */
         else if (lua_isinteger(L, -2) &&
                  lua_tointegerx(L, -2, NULL) == level->at)
@@ -263,7 +285,7 @@ void fmL_next_item(struct fmL_writer *w, struct fmL_level *level)
             lua_pop(L, 1);
         level->pass = FML_PASS_INDEX;
     }
-    lua_rawgeti(L, -2, level->at);
+    lua_rawgeti(L, level->index, level->at);
 }
 
 bool fmL_is_item_key(lua_State *L, int idx, lua_Integer n)
@@ -274,18 +296,6 @@ bool fmL_is_item_key(lua_State *L, int idx, lua_Integer n)
         return false;
     key = lua_tointegerx(L, idx, NULL);
     return key >= 1 && key <= n;
-}
-
-size_t fmL_count_pairs(lua_State *L, int table, lua_Integer n)
-{
-    size_t count = 0;
-
-    lua_pushvalue(L, -1);
-    while (lua_next(L, table) != 0) {
-        lua_pop(L, 1);
-        count += n == 0 || !fmL_is_item_key(L, -1, n);
-    }
-    return count;
 }
 
 /* -------------------------------------------------------------- marks */

@@ -6,6 +6,12 @@
 #include "fork_map.h"
 #include "wire/json.h"
 
+/* Up to which depth a table is compared with all that it is in, from where on
+ * only with so many, and at which depths with all again. */
+#define ASK_ALL 16
+#define ASK_NEAREST 4
+#define ASK_SELDOM 64
+
 static int unfit(struct fmL_writer *w, const char *reason)
 {
     w->unfit = true;
@@ -57,44 +63,77 @@ static int write_number(struct fmL_writer *w)
     return fm__json_write_number(w->sink, value);
 }
 
+/* Is the table one of those that it is in?  Deep down only the nearest ones are
+ * asked, and all of them now and then: a path that goes round a cycle comes by
+ * there with a table of the cycle too. */
 static bool is_ancestor(const struct fmL_writer *w, const void *table)
 {
-    int i;
+    int i = w->depth, last = 0;
 
-    for (i = 0; i < w->depth; i++) {
-        if (w->levels[i].table == table)
+    if (i > ASK_ALL && i % ASK_SELDOM != 0)
+        last = i - ASK_NEAREST;
+    while (i > last) {
+        if (w->levels[--i].table == table)
             return true;
     }
     return false;
 }
 
+/* Go back to where the path closes its cycle first. */
+static int refuse_cycle(struct fmL_writer *w)
+{
+    int i, j;
+
+    for (j = 1; j < w->depth; j++) {
+        for (i = 0; i < j; i++) {
+            if (w->levels[i].table == w->levels[j].table)
+                w->depth = j;
+        }
+    }
+    return unfit(w, "a cycle: the table contains itself");
+}
+
+static int write_empty(struct fmL_writer *w, bool is_list)
+{
+    int rc = fmL_check_depth(w);
+
+    return rc < 0 ? rc : put_text(w->sink, is_list ? "[]" : "{}", 2);
+}
+
+/* The table on top of the stack.  When its level is opened, nothing is written
+ * yet; of an object the first pair is on the stack already. */
 static int open_table(struct fmL_writer *w, bool shared)
 {
-    const void *table = lua_topointer(w->L, -1);
+    lua_State *L = w->L;
+    const void *table = lua_topointer(L, -1);
+    lua_Integer n;
     size_t index;
 
     if (shared) {
         if (!fmL_seen_add(w, table, &index))
             return unfit(w, "a table that is there more than once");
     } else if (is_ancestor(w, table)) {
-        return unfit(w, "a cycle: the table contains itself");
+        return refuse_cycle(w);
     }
-    return fmL_open_level(w, (lua_Integer)lua_rawlen(w->L, -1));
+    n = (lua_Integer)lua_rawlen(L, -1);
+    lua_pushnil(L); /* where lua_next() begins */
+    if (n > 0)
+        return fmL_open_level(w, lua_gettop(L) - 1, n, 0);
+    if (lua_next(L, -2) == 0)
+        return write_empty(w, fmL_is_array(L, -1));
+    return fmL_open_level(w, lua_gettop(L) - 2, 0, 0);
 }
 
 static int write_light(struct fmL_writer *w)
 {
-    int rc;
-
     if (lua_topointer(w->L, -1) == NULL)
         return put_text(w->sink, "null", 4);
     if (!fmL_is_empty_array(w->L, -1))
         return fmL_refuse_type(w, -1);
-    rc = fmL_check_depth(w);
-    return rc < 0 ? rc : put_text(w->sink, "[]", 2);
+    return write_empty(w, true);
 }
 
-/* The value on top of the stack.  An opened table has written nothing yet. */
+/* The value on top of the stack. */
 static int write_value(struct fmL_writer *w, bool shared)
 {
     lua_State *L = w->L;
@@ -122,7 +161,7 @@ static int write_value(struct fmL_writer *w, bool shared)
 static int end_items(struct fmL_writer *w, struct fmL_level *level)
 {
     lua_State *L = w->L;
-    int table = fmL_level_table(w, w->depth - 1);
+    int table = level->index;
     bool all = level->pass == FML_PASS_NEXT;
 
     if (!all) {
@@ -131,7 +170,7 @@ static int end_items(struct fmL_writer *w, struct fmL_level *level)
     }
     while (lua_next(L, table) != 0) {
         if (all || !fmL_is_item_key(L, -2, level->n)) {
-            level->pass = FML_PASS_REST;
+            level->pass = FML_PASS_PAIRS;
             return unfit(w, "a key beside those of a list 1..n");
         }
         lua_pop(L, 1);
@@ -161,19 +200,6 @@ static int write_items(struct fmL_writer *w, struct fmL_level *level,
     return end_items(w, level);
 }
 
-static int end_pairs(struct fmL_writer *w, const struct fmL_level *level)
-{
-    bool is_list;
-
-    if (level->left > 0) {
-        fmL_close_level(w);
-        return put(w->sink, '}');
-    }
-    is_list = fmL_is_array(w->L, fmL_level_table(w, w->depth - 1));
-    fmL_close_level(w);
-    return put_text(w->sink, is_list ? "[]" : "{}", 2);
-}
-
 /* level->left counts the pairs written. */
 static int write_pairs(struct fmL_writer *w, struct fmL_level *level,
                        bool shared)
@@ -181,9 +207,10 @@ static int write_pairs(struct fmL_writer *w, struct fmL_level *level,
     lua_State *L = w->L;
     int rc;
 
-    while (lua_next(L, fmL_level_table(w, w->depth - 1)) != 0) {
+    while (level->left == 0 || lua_next(L, level->index) != 0) {
         if (lua_type(L, -2) != LUA_TSTRING)
-            return unfit(w, "a key that is neither a string nor in a list 1..n");
+            return unfit(w,
+                         "a key that is neither a string nor in a list 1..n");
         rc = put(w->sink, level->left++ == 0 ? '{' : ',');
         if (rc == 0)
             rc = write_string(w, -2);
@@ -195,9 +222,8 @@ static int write_pairs(struct fmL_writer *w, struct fmL_level *level,
             return rc;
         lua_pop(L, 1);
     }
-    /* lua_next() took the key; keep the shape for a path. */
-    lua_pushnil(L);
-    return end_pairs(w, level);
+    fmL_close_level(w);
+    return put(w->sink, '}');
 }
 
 /* The value on top of the stack and all that is in it. */
@@ -220,7 +246,6 @@ int fmL_write_json(struct fmL_writer *w, int first, int n, bool shared,
 {
     int rc = 0;
 
-    w->base = w->memory;
     for (*ret_i = 0; *ret_i < n && rc == 0; ++*ret_i) {
         lua_settop(w->L, w->base);
         lua_pushvalue(w->L, first + *ret_i);

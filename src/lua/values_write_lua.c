@@ -8,18 +8,29 @@
 #include "fork_map.h"
 #include "wire/binary.h"
 
-/* Strings up to this length are interned: one address, one string. */
-#define INTERNED_MAX 40
+/* Longer keys are not put in slots. */
+#define SLOT_MAX 31
+
+/* Pairs are taken out of a table in batches of so many, so that most tables are
+ * gone through once: their number has to be written first. */
+#define BATCH 16
 
 /* Fewer numbers than this are written one by one. */
 #define RUN_MIN 4
 
-/* A writer with what only this codec needs.  The string that slot i holds is at
- * w->memory + 1 + i on the Lua stack, so that its address stays its own. */
+/* The bytes of the key that is in a slot: they say for sure that it is the same
+ * key, an address could have got another owner. */
+struct slot {
+    unsigned char len;
+    char bytes[SLOT_MAX];
+};
+
+/* A writer with what only this codec needs. */
 struct state {
     struct fmL_writer *w;
     unsigned flags;
-    const char *slots[FM__BINARY_SLOTS];
+    uint64_t filled; /* one bit per slot */
+    struct slot slots[FM__BINARY_SLOTS];
     union {
         int64_t integers[FM__BINARY_RUN];
         double numbers[FM__BINARY_RUN];
@@ -43,22 +54,57 @@ static int write_empty(struct fmL_writer *w, bool is_list)
 {
     int rc = fmL_check_depth(w);
 
-    if (rc < 0)
-        return rc;
-    if (!is_list)
-        return fm__binary_write_table(w->sink, 0);
-    rc = fm__binary_write_list(w->sink, 0);
-    return rc < 0 ? rc : fm__binary_write_keys(w->sink, 0);
+    return rc < 0 ? rc : fm__binary_write_empty(w->sink, is_list);
 }
 
 static int write_light(struct fmL_writer *w, int idx)
 {
+    size_t index;
+
     if (lua_topointer(w->L, idx) == NULL)
         return fm__binary_write_null(w->sink);
     if (!fmL_is_empty_array(w->L, idx))
         return fmL_refuse_type(w, idx);
-    w->seen.n++; /* a reader counts it among the tables */
+    (void)fmL_seen_add(w, NULL, &index); /* a reader will count it */
     return write_empty(w, true);
+}
+
+/* Put pairs of the table on the stack above it: after the `n` that are there,
+ * those that follow the key on top, which goes. */
+static void fill(struct fmL_writer *w, struct fmL_level *level, int n)
+{
+    lua_State *L = w->L;
+
+    level->slot = 0;
+    level->has_more = true;
+    while (n < BATCH) {
+        if (lua_next(L, level->index) == 0) {
+            level->has_more = false;
+            break;
+        }
+        if (level->has_items && fmL_is_item_key(L, -2, level->n)) {
+            lua_pop(L, 1);
+            continue;
+        }
+        n++;
+        lua_pushvalue(L, -2); /* the key, for lua_next() */
+    }
+    level->slots = 2 * n;
+}
+
+/* How many pairs there are from the filled ones on. */
+static size_t count_pairs(struct fmL_writer *w, struct fmL_level *level)
+{
+    size_t count = (size_t)level->slots / 2;
+
+    if (!level->has_more)
+        return count;
+    lua_pushvalue(w->L, -1);
+    while (lua_next(w->L, level->index) != 0) {
+        lua_pop(w->L, 1);
+        count += !level->has_items || !fmL_is_item_key(w->L, -1, level->n);
+    }
+    return count;
 }
 
 /* The table on top of the stack. */
@@ -66,55 +112,72 @@ static int open_table(struct state *s)
 {
     struct fmL_writer *w = s->w;
     lua_State *L = w->L;
-    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
-    size_t index, left;
+    struct fmL_level *level;
+    lua_Integer n;
+    size_t index;
     int rc;
 
     if (!fmL_seen_add(w, lua_topointer(L, -1), &index)) {
         s->flags |= FM__BINARY_REFERENCES;
         return fm__binary_write_reference(w->sink, index);
     }
+    n = (lua_Integer)lua_rawlen(L, -1);
+    lua_pushnil(L);
     if (n > 0) {
         rc = fm__binary_write_list(w->sink, (size_t)n);
-        return rc < 0 ? rc : fmL_open_level(w, n);
+        return rc < 0 ? rc : fmL_open_level(w, lua_gettop(L) - 1, n, 2 * BATCH);
     }
-    lua_pushnil(L);
-    left = fmL_count_pairs(L, lua_gettop(L) - 1, 0);
-    lua_pop(L, 1);
-    if (left == 0)
+    if (lua_next(L, -2) == 0)
         return write_empty(w, fmL_is_array(L, -1));
-    rc = fm__binary_write_table(w->sink, left);
+    rc = fmL_open_level(w, lua_gettop(L) - 2, 0, 2 * BATCH);
+    if (rc < 0)
+        return rc;
+    level = &w->levels[w->depth - 1];
+    lua_pushvalue(L, -2);
+    fill(w, level, 1);
+    level->left = count_pairs(w, level);
+    rc = fm__binary_write_table(w->sink, level->left);
+    return rc < 0 ? rc : FML_OPENED;
+}
+
+/* The table at `idx`. */
+static int write_table(struct state *s, int idx)
+{
+    int rc;
+
+    if (idx == -1)
+        return open_table(s);
+    lua_pushvalue(s->w->L, idx);
+    rc = open_table(s);
     if (rc == 0)
-        rc = fmL_open_level(w, 0);
-    if (rc >= 0)
-        w->levels[w->depth - 1].left = left;
+        lua_pop(s->w->L, 1);
     return rc;
 }
 
-/* The value on top of the stack. */
-static int write_value(struct state *s)
+/* The value at `idx`.  An opened table is on top of the stack. */
+static int write_value(struct state *s, int idx)
 {
     struct fmL_writer *w = s->w;
     lua_State *L = w->L;
 
-    switch (lua_type(L, -1)) {
+    switch (lua_type(L, idx)) {
     case LUA_TNIL:
         return fm__binary_write_nil(w->sink);
     case LUA_TBOOLEAN:
-        return fm__binary_write_boolean(w->sink, lua_toboolean(L, -1));
+        return fm__binary_write_boolean(w->sink, lua_toboolean(L, idx));
     case LUA_TNUMBER:
-        if (lua_isinteger(L, -1))
+        if (lua_isinteger(L, idx))
             return fm__binary_write_integer(w->sink,
-                                            lua_tointegerx(L, -1, NULL));
-        return fm__binary_write_number(w->sink, lua_tonumberx(L, -1, NULL));
+                                            lua_tointegerx(L, idx, NULL));
+        return fm__binary_write_number(w->sink, lua_tonumberx(L, idx, NULL));
     case LUA_TSTRING:
-        return write_string(w, -1);
+        return write_string(w, idx);
     case LUA_TTABLE:
-        return open_table(s);
+        return write_table(s, idx);
     case LUA_TLIGHTUSERDATA:
-        return write_light(w, -1);
+        return write_light(w, idx);
     default:
-        return fmL_refuse_type(w, -1);
+        return fmL_refuse_type(w, idx);
     }
 }
 
@@ -172,21 +235,20 @@ static int write_run(struct state *s, struct fmL_level *level,
     return is_integer ? flush_integers(s, n) : flush_numbers(s, n);
 }
 
-/* After the items come the pairs, most often none. */
+/* After the items come the pairs, most often none.  When all items came from
+ * lua_next(), it stands behind them, else it has to begin anew. */
 static int end_items(struct state *s, struct fmL_level *level)
 {
     struct fmL_writer *w = s->w;
-    int table = fmL_level_table(w, w->depth - 1);
 
-    if (level->pass == FML_PASS_NEXT) {
-        level->pass = FML_PASS_REST;
-        level->left = fmL_count_pairs(w->L, table, 0);
-    } else {
-        level->pass = FML_PASS_PAIRS;
-        lua_settop(w->L, table);
+    if (level->pass == FML_PASS_INDEX) {
+        level->has_items = true;
+        lua_settop(w->L, level->index);
         lua_pushnil(w->L);
-        level->left = fmL_count_pairs(w->L, table, level->n);
     }
+    level->pass = FML_PASS_PAIRS;
+    fill(w, level, 0);
+    level->left = count_pairs(w, level);
     return fm__binary_write_keys(w->sink, level->left);
 }
 
@@ -205,7 +267,7 @@ static int write_items(struct state *s, struct fmL_level *level)
                 return rc;
             continue;
         }
-        rc = write_value(s);
+        rc = write_value(s, -1);
         if (rc != 0)
             return rc;
         lua_pop(s->w->L, 1);
@@ -216,114 +278,84 @@ static int write_items(struct state *s, struct fmL_level *level)
 /* -------------------------------------------------------------- pairs */
 
 /* Keys come again and again in a list of records: a short one is put in a slot,
- * and is one byte as long as it stays there. */
+ * and is one byte as long as it stays there.  Lua has one copy of such a
+ * string, so its address is as good as a hash. */
 static int write_string_key(struct state *s, int idx)
 {
     struct fmL_writer *w = s->w;
     size_t len;
     const char *key = lua_tolstring(w->L, idx, &len);
     uint64_t hash = ((uint64_t)(uintptr_t)key >> 3) * 0x9e3779b97f4a7c15u;
-    unsigned slot = (unsigned)(hash >> 58);
+    unsigned i = (unsigned)(hash >> 58);
+    struct slot *slot = &s->slots[i];
 
-    if (len > INTERNED_MAX)
+    if (len > SLOT_MAX)
         return fm__binary_write_string(w->sink, key, len);
-    if (s->slots[slot] == key)
-        return fm__binary_write_key_again(w->sink, slot);
-    s->slots[slot] = key;
-    lua_copy(w->L, idx, w->memory + 1 + (int)slot);
-    return fm__binary_write_key(w->sink, slot, key, len);
+    if ((s->filled >> i & 1) != 0 && slot->len == len &&
+        memcmp(slot->bytes, key, len) == 0) {
+        s->flags |= FM__BINARY_KEYS;
+        return fm__binary_write_key_again(w->sink, i);
+    }
+    s->filled |= UINT64_C(1) << i;
+    slot->len = (unsigned char)len;
+    memcpy(slot->bytes, key, len);
+    return fm__binary_write_key(w->sink, i, key, len);
 }
 
-/* The table on top of the stack, under the pair's value, is a key.  Written at
- * once (0) or opened. */
-static int write_table_key(struct state *s, struct fmL_level *level)
+/* The key at `idx`.  A table may be opened. */
+static int write_key(struct state *s, int idx)
 {
     lua_State *L = s->w->L;
-    int rc;
 
-    lua_pop(L, 1);
-    lua_pushvalue(L, -1);
-    rc = open_table(s);
-    level->in_key = rc == FML_OPENED;
-    if (rc != 0)
-        return rc;
-    lua_pop(L, 1);
-    return 0;
-}
-
-/* The key of the pair on top of the stack.  Afterwards the value is on top,
- * unless a level was opened. */
-static int write_key(struct state *s, struct fmL_level *level, int table)
-{
-    struct fmL_writer *w = s->w;
-    lua_State *L = w->L;
-    int rc;
-
-    switch (lua_type(L, -2)) {
+    switch (lua_type(L, idx)) {
     case LUA_TSTRING:
-        return write_string_key(s, -2);
+        return write_string_key(s, idx);
     case LUA_TNUMBER:
-        if (lua_isinteger(L, -2))
-            return fm__binary_write_key_integer(w->sink,
-                                                lua_tointegerx(L, -2, NULL));
-        return fm__binary_write_number(w->sink, lua_tonumberx(L, -2, NULL));
-    case LUA_TBOOLEAN:
-        return fm__binary_write_boolean(w->sink, lua_toboolean(L, -2));
-    case LUA_TLIGHTUSERDATA:
-        if (lua_topointer(L, -2) == NULL)
-            return fm__binary_write_null(w->sink);
-        return fmL_refuse_type(w, -2);
-    case LUA_TTABLE:
-        rc = write_table_key(s, level);
-        if (rc == 0) {
-            lua_pushvalue(L, -1);
-            lua_rawget(L, table);
-        }
-        return rc;
+        if (lua_isinteger(L, idx))
+            return fm__binary_write_key_integer(s->w->sink,
+                                                lua_tointegerx(L, idx, NULL));
+        return fm__binary_write_number(s->w->sink, lua_tonumberx(L, idx, NULL));
     default:
-        return fmL_refuse_type(w, -2);
+        return write_value(s, idx);
     }
 }
 
-/* Go to the next pair.  Returns false when there is none. */
-static bool next_pair(lua_State *L, const struct fmL_level *level, int table)
+/* Go on with the pairs after a batch.  Returns false when there are none. */
+static bool refill(struct fmL_writer *w, struct fmL_level *level)
 {
-    while (lua_next(L, table) != 0) {
-        if (level->pass == FML_PASS_REST || level->n == 0 ||
-            !fmL_is_item_key(L, -2, level->n))
-            return true;
-        lua_pop(L, 1);
-    }
-    lua_pushnil(L); /* keep the slot of the key */
-    return false;
+    if (!level->has_more)
+        return false;
+    lua_replace(w->L, level->index + 1); /* the key for lua_next() */
+    lua_settop(w->L, level->index + 1);
+    fill(w, level, 0);
+    return level->slots > 0;
+}
+
+/* The next key or value of the batch. */
+static int write_next(struct state *s, struct fmL_level *level)
+{
+    int idx = level->index + 1 + level->slot;
+
+    if (level->slot++ % 2 != 0)
+        return write_value(s, idx);
+    level->key = idx;
+    if (level->left-- == 0)
+        return changed(s->w);
+    return write_key(s, idx);
 }
 
 static int write_pairs(struct state *s, struct fmL_level *level)
 {
     struct fmL_writer *w = s->w;
-    lua_State *L = w->L;
-    int table = fmL_level_table(w, w->depth - 1);
     int rc;
 
-    for (;;) {
-        rc = 0;
-        if (level->in_key) {
-            level->in_key = false;
-            lua_pushvalue(L, -1);
-            lua_rawget(L, table);
-        } else {
-            if (!next_pair(L, level, table))
-                break;
-            if (level->left-- == 0)
-                return changed(w);
-            rc = write_key(s, level, table);
+    do {
+        while (level->slot < level->slots) {
+            rc = write_next(s, level);
+            if (rc != 0)
+                return rc;
         }
-        if (rc == 0)
-            rc = lua_isnil(L, -1) ? changed(w) : write_value(s);
-        if (rc != 0)
-            return rc;
-        lua_pop(L, 1);
-    }
+    } while (refill(w, level));
     if (level->left != 0)
         return changed(w);
     fmL_close_level(w);
@@ -334,15 +366,13 @@ static int write_pairs(struct state *s, struct fmL_level *level)
 static int write_tree(struct state *s)
 {
     struct fmL_writer *w = s->w;
-    int rc = write_value(s);
+    int rc = write_value(s, -1);
 
     while (rc >= 0 && w->depth > 0) {
         struct fmL_level *level = &w->levels[w->depth - 1];
 
-        if (level->pass == FML_PASS_NEXT || level->pass == FML_PASS_INDEX)
-            rc = write_items(s, level);
-        else
-            rc = write_pairs(s, level);
+        rc = level->pass == FML_PASS_PAIRS ? write_pairs(s, level)
+                                           : write_items(s, level);
     }
     return rc;
 }
@@ -354,9 +384,7 @@ int fmL_write_lua(struct fmL_writer *w, int first, int n, int *ret_i)
 
     s.w = w;
     s.flags = 0;
-    memset(s.slots, 0, sizeof s.slots);
-    luaL_checkstack(w->L, FM__BINARY_SLOTS + LUA_MINSTACK, NULL);
-    w->base = w->memory + FM__BINARY_SLOTS;
+    s.filled = 0;
     rc = fm__binary_write_begin(w->sink, (size_t)n);
     for (*ret_i = 0; *ret_i < n && rc == 0; ++*ret_i) {
         lua_settop(w->L, w->base);

@@ -143,6 +143,17 @@ static int open_level(struct fm__binary_reader *reader, bool is_list,
     return 0;
 }
 
+static int read_empty(struct fm__binary_reader *reader, bool is_list,
+                      struct fm__event *event)
+{
+    if (reader->depth >= reader->bounds.depth)
+        return exceeded(reader, "nested too deep");
+    event->type = FM__EVENT_EMPTY;
+    event->u.boolean = is_list;
+    reader->tables++;
+    return 0;
+}
+
 static int read_reference(struct fm__binary_reader *reader,
                           struct fm__event *event)
 {
@@ -193,6 +204,9 @@ static int read_tagged(struct fm__binary_reader *reader, unsigned tag,
     case TAG_LIST:
     case TAG_TABLE:
         return open_level(reader, tag == TAG_LIST, event);
+    case TAG_EMPTY:
+    case TAG_EMPTY_LIST:
+        return read_empty(reader, tag == TAG_EMPTY_LIST, event);
     case TAG_REFERENCE:
         return read_reference(reader, event);
     default:
@@ -302,6 +316,8 @@ static int read_key(struct fm__binary_reader *reader, struct fm__event *event)
     reader->next++;
     reader->promised--;
     if (tag < KEY_NEW) {
+        if ((reader->flags & FM__BINARY_KEYS) == 0)
+            return malformed(reader, "an unannounced key");
         event->type = FM__EVENT_KEY_AGAIN;
         event->u.slot = tag;
         return 0;
@@ -396,7 +412,7 @@ int fm__binary_reader_init(struct fm__binary_reader *reader, const void *data,
     reader->flags = *reader->end;
     if (*reader->next++ != FM__BINARY_VERSION)
         return malformed(reader, "an unknown version");
-    if ((reader->flags & ~(unsigned)FM__BINARY_REFERENCES) != 0)
+    if ((reader->flags & ~(FM__BINARY_REFERENCES | FM__BINARY_KEYS)) != 0)
         return malformed(reader, "unknown flags");
     rc = read_count(reader, 1, &reader->values);
     return rc;

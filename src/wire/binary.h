@@ -14,6 +14,7 @@
  *                        is a hole), varint k, k pairs of key and value
  *            cb          varint k, k pairs: a table without a list
  *            cc          varint i: the i-th table begun in the text, from 0
+ *            ce cf       an empty table, one that is marked as a list
  *            e0..ff      the integer -32..-1
  *   item     a value, or a run of numbers that fills n slots:
  *            cd          varint n > 0, n floats
@@ -22,11 +23,10 @@
  *            40..7f      varint length, a string, which is put in slot 0..63
  *            80..ff      a value as above, but no nil
  *   varint   7 bits a byte, lowest first, the last byte below 80
- *   flags    bit 0: tables are referred to, so that a reader has to remember
- *            them; all other bits 0
+ *   flags    what a reader has to remember, bit 0: tables, for references; bit
+ *            1: keys, since slots are used again; all other bits 0
  *
- * `ca 00 00` is an empty table marked as a list.  The length of a text is not
- * in it: whoever carries texts knows it.
+ * The length of a text is not in it: whoever carries texts knows it.
  */
 #ifndef FM_WIRE_BINARY_H
 #define FM_WIRE_BINARY_H
@@ -41,7 +41,8 @@
 #define FM__BINARY_SLOTS 64
 
 /* Bits of the last byte. */
-#define FM__BINARY_REFERENCES 1
+#define FM__BINARY_REFERENCES 1u
+#define FM__BINARY_KEYS 2u
 
 /* The most numbers in one run. */
 #define FM__BINARY_RUN 256
@@ -57,6 +58,7 @@ int fm__binary_write_integer(struct fm__sink *sink, int64_t value);
 int fm__binary_write_number(struct fm__sink *sink, double value);
 int fm__binary_write_string(struct fm__sink *sink, const char *data,
                             size_t len);
+int fm__binary_write_empty(struct fm__sink *sink, bool is_list);
 /* Followed by `n` slots of items, _write_keys() and its pairs. */
 int fm__binary_write_list(struct fm__sink *sink, size_t n);
 int fm__binary_write_keys(struct fm__sink *sink, size_t n);
@@ -99,7 +101,7 @@ struct fm__binary_reader {
  * at once and allocates nothing.  bounds->depth is at most FM__DEPTH_MAX.
  *
  * After success reader->values is the number of values to come, and
- * reader->flags says whether there will be references.  Returns 0, or
+ * reader->flags says what there will be.  Returns 0, or
  * FM_EPROTOCOL and reader->error. */
 int fm__binary_reader_init(struct fm__binary_reader *reader, const void *data,
                            size_t len, const struct fm__bounds *bounds);

@@ -134,11 +134,15 @@ static int write_bytes(struct fm__sink *sink, const char *data, size_t len)
 
 int fm__binary_write_string(struct fm__sink *sink, const char *data, size_t len)
 {
-    int rc = len < SHORT_STRING
-                 ? write_byte(sink, TAG_STRING + (unsigned)len)
-                 : write_counted(sink, TAG_LONG_STRING, len);
+    int rc = len < SHORT_STRING ? write_byte(sink, TAG_STRING + (unsigned)len)
+                                : write_counted(sink, TAG_LONG_STRING, len);
 
     return rc < 0 ? rc : write_bytes(sink, data, len);
+}
+
+int fm__binary_write_empty(struct fm__sink *sink, bool is_list)
+{
+    return write_byte(sink, is_list ? TAG_EMPTY_LIST : TAG_EMPTY);
 }
 
 int fm__binary_write_list(struct fm__sink *sink, size_t n)

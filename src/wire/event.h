@@ -24,6 +24,7 @@ enum fm__event_type {
     FM__EVENT_CLOSE,     /* the innermost list or table ends */
     FM__EVENT_REFERENCE, /* u.reference: the n-th table begun, from 0 */
     /* Of the binary reader only: */
+    FM__EVENT_EMPTY,     /* u.boolean: a whole table; true: it is a list */
     FM__EVENT_KEY_AGAIN, /* u.slot: the last key that had this slot */
     FM__EVENT_INTEGERS,  /* u.run: items of a list */
     FM__EVENT_NUMBERS    /* u.run: floats, items of a list */
