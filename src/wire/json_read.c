@@ -9,12 +9,12 @@
  */
 #include "wire/json.h"
 
-#include <errno.h>
+#include <string.h>
 
 #include "fork_map.h"
 #include "os/sys.h"
+#include "wire/json_string.h"
 #include "wire/number.h"
-#include "wire/text.h"
 
 /* What may come next. */
 enum {
@@ -46,183 +46,20 @@ static int refuse(struct fm__json_reader *r, const unsigned char *p,
     return fail(r, p, FM_EPROTOCOL, error);
 }
 
-/* ------------------------------------------------------------- strings */
-
-static int reserve(struct fm__json_reader *r, size_t len)
-{
-    size_t size = r->scratch_size < SIZE_MAX / 2 ? 2 * r->scratch_size : len;
-
-    if (r->scratch_size >= len)
-        return 0;
-    if (size < len)
-        size = len;
-    if (size < 256)
-        size = 256;
-    fm__sys.free(r->scratch);
-    r->scratch = fm__sys.malloc(size);
-    r->scratch_size = r->scratch ? size : 0;
-    return r->scratch ? 0 : -ENOMEM;
-}
-
-/* Four hexadecimal digits, or -1. */
-static int32_t read_hex4(const unsigned char *p)
-{
-    int32_t value = 0;
-
-    for (int i = 0; i < 4; i++) {
-        unsigned c = p[i];
-
-        if (c - '0' < 10)
-            c -= '0';
-        else if ((c | 0x20) - 'a' < 6)
-            c = (c | 0x20) - 'a' + 10;
-        else
-            return -1;
-        value = value << 4 | (int32_t)c;
-    }
-    return value;
-}
-
-static unsigned char *put_utf8(unsigned char *to, int32_t code)
-{
-    if (code < 0x80) {
-        *to++ = (unsigned char)code;
-        return to;
-    }
-    if (code < 0x800) {
-        *to++ = (unsigned char)(0xc0 | code >> 6);
-    } else {
-        if (code < 0x10000) {
-            *to++ = (unsigned char)(0xe0 | code >> 12);
-        } else {
-            *to++ = (unsigned char)(0xf0 | code >> 18);
-            *to++ = (unsigned char)(0x80 | (code >> 12 & 0x3f));
-        }
-        *to++ = (unsigned char)(0x80 | (code >> 6 & 0x3f));
-    }
-    *to++ = (unsigned char)(0x80 | (code & 0x3f));
-    return to;
-}
-
-/* The character of the \u escape at `p`, a pair of them if it begins one, or
- * -1; `end` is that of the string. */
-static int32_t read_unicode(const unsigned char **p, const unsigned char *end)
-{
-    const unsigned char *at = *p;
-    int32_t code, low;
-
-    if (end - at < 6)
-        return -1;
-    code = read_hex4(at + 2);
-    at += 6;
-    if (code >= 0xdc00 && code < 0xe000)
-        return -1;
-    if (code >= 0xd800 && code < 0xdc00) {
-        if (end - at < 6 || at[0] != '\\' || at[1] != 'u')
-            return -1;
-        low = read_hex4(at + 2);
-        if (low < 0xdc00 || low >= 0xe000)
-            return -1;
-        code = 0x10000 + ((code - 0xd800) << 10 | (low - 0xdc00));
-        at += 6;
-    }
-    *p = at;
-    return code;
-}
-
-/* The bytes that two-letter escapes stand for, 0 where there is none. */
-static const unsigned char escaped_bytes[256] = {
-    ['b'] = '\b', ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r',
-    ['t'] = '\t', ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',
-};
-
-#define SLACK 8 /* behind the unescaped string, for whole words */
-
-/* Copy what is in front of the first backslash of a word; at most 8 bytes are
- * written.  Returns how many count. */
-static inline size_t copy_word(unsigned char *to, const unsigned char *p)
-{
-    uint64_t word = fm__load8(p), found = word ^ FM__EACH_BYTE('\\');
-
-    fm__store8(to, word);
-    /* Borrows only reach bytes above a true hit. */
-    found = (found - FM__EACH_BYTE(1)) & ~found & FM__EACH_BYTE(0x80);
-    return found ? (size_t)__builtin_ctzll(found) / 8 : 8;
-}
-
-/* Resolve the escapes of [p, end), which is valid in all else, into scratch
- * memory.  No escape is shorter than what it stands for. */
-static int unescape(struct fm__json_reader *r, const unsigned char *p,
-                    const unsigned char *end, struct fm__event *ret_event)
-{
-    int rc = reserve(r, (size_t)(end - p) + SLACK);
-    unsigned char *to = (unsigned char *)r->scratch;
-
-    if (rc < 0)
-        return fail(r, p, rc, "not enough memory");
-    while (p < end) {
-        size_t n = end - p >= 8 ? copy_word(to, p) : 0;
-        int32_t code;
-
-        p += n;
-        to += n;
-        if (*p != '\\') {
-            if (n < 8)
-                *to++ = *p++;
-        } else if (p[1] == 'u') {
-            code = read_unicode(&p, end);
-            if (code < 0)
-                return refuse(r, p, "not a Unicode character");
-            to = put_utf8(to, code);
-        } else {
-            *to = escaped_bytes[p[1]];
-            if (*to++ == 0)
-                return refuse(r, p, "unknown escape");
-            p += 2;
-        }
-    }
-    ret_event->u.string.data = r->scratch;
-    ret_event->u.string.len = (size_t)(to - (unsigned char *)r->scratch);
-    return 0;
-}
-
-/* The string behind the quote at `p`.  What needs no unescaping is not
- * copied.  *ret_next is behind the closing quote. */
+/* The string whose first quote is at `p`; *ret_next is behind the last one. */
 static int read_string(struct fm__json_reader *r, const unsigned char *p,
                        struct fm__event *ret_event,
                        const unsigned char **ret_next)
 {
-    const unsigned char *start = ++p;
-    bool escapes = false;
+    int rc = fm__json_read_string(r, &p, ret_event);
 
-    for (;;) {
-        p = fm__text_skip(p, r->end);
-        if (p >= r->end || *p < 0x20)
-            return refuse(r, p, "control character in a string");
-        if (*p == '"')
-            break;
-        if (*p == '\\') {
-            escapes = true;
-            p += 2;
-            continue;
-        }
-        while (*p >= 0x80) {
-            size_t n = fm__text_utf8_len(p, r->end);
-
-            if (n == 0)
-                return refuse(r, p, "not UTF-8");
-            p += n;
-        }
-    }
-    *ret_next = p + 1;
-    if (escapes)
-        return unescape(r, start, p, ret_event);
-    ret_event->u.string.data = (const char *)start;
-    ret_event->u.string.len = (size_t)(p - start);
+    if (rc == FM_EPROTOCOL)
+        return refuse(r, p, r->error);
+    if (rc < 0)
+        return fail(r, p, rc, r->error);
+    *ret_next = p;
     return 0;
 }
-
-/* -------------------------------------------------------------- values */
 
 /* White space of RFC 8259; `p` is not at the end, what is returned may be. */
 static inline const unsigned char *skip_space(const struct fm__json_reader *r,

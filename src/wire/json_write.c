@@ -148,20 +148,21 @@ static const unsigned char *write_special(struct fm__sink *sink,
                                           const unsigned char *p,
                                           const unsigned char *end)
 {
-    while (p < end && !fm__text_is_plain(*p) &&
-           sink->end - sink->next >= ESCAPE_SIZE) {
-        size_t n = 1;
+    while (p < end && sink->end - sink->next >= ESCAPE_SIZE) {
+        if (*p >= 0x80) {
+            uint32_t word = fm__text_load4(p, end);
+            unsigned len = fm__text_utf8_len(word);
 
-        if (*p < 0x80) {
-            write_escape(sink, *p);
-        } else {
-            n = fm__text_utf8_len(p, end);
-            if (n == 0)
+            if (len == 0)
                 return NULL;
-            for (size_t i = 0; i < n; i++)
-                *sink->next++ = p[i];
+            fm__store4(sink->next, word);
+            sink->next += len;
+            p += len;
+        } else {
+            if (fm__text_is_plain(*p))
+                break;
+            write_escape(sink, *p++);
         }
-        p += n;
     }
     return p;
 }

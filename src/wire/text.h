@@ -111,27 +111,36 @@ static inline const unsigned char *fm__text_skip(const unsigned char *p,
     return p;
 }
 
-/* Length of the character that begins at `p` with a byte above 0x7f, or 0
- * when there is no whole one. */
-static inline size_t fm__text_utf8_len(const unsigned char *p,
-                                       const unsigned char *end)
+/* 4 bytes, the first one lowest; what is behind the end is 0. */
+static inline uint32_t fm__text_load4(const unsigned char *p,
+                                      const unsigned char *end)
 {
-    size_t room = (size_t)(end - p);
-    unsigned char c = p[0];
+    uint32_t word = 0;
 
-    if (c < 0xe0)
-        return c >= 0xc2 && room >= 2 && (p[1] & 0xc0) == 0x80 ? 2 : 0;
-    if (room < 3 || (p[1] & 0xc0) != 0x80 || (p[2] & 0xc0) != 0x80)
-        return 0;
-    if (c < 0xf0) {
-        bool overlong = c == 0xe0 && p[1] < 0xa0;
-        bool surrogate = c == 0xed && p[1] >= 0xa0;
+    if (end - p >= 4)
+        return fm__load4(p);
+    for (int shift = 0; p < end; p++, shift += 8)
+        word |= (uint32_t)*p << shift;
+    return word;
+}
 
-        return overlong || surrogate ? 0 : 3;
+/* Length of the character that `word` begins with, its first byte lowest and
+ * above 0x7f, or 0 when there is no whole one. */
+static inline unsigned fm__text_utf8_len(uint32_t word)
+{
+    uint32_t bits;
+
+    if ((word & 0xc0e0) == 0x80c0)
+        return word & 0x1e ? 2 : 0; /* not overlong? */
+    if ((word & 0xc0c0f0) == 0x8080e0) {
+        bits = word & 0x200f;
+        return bits != 0 && bits != 0x200d ? 3 : 0; /* nor surrogate? */
     }
-    if (c > 0xf4 || room < 4 || (p[3] & 0xc0) != 0x80)
-        return 0;
-    return (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] >= 0x90) ? 0 : 4;
+    if ((word & 0xc0c0c0f8) == 0x808080f0) {
+        bits = word & 0x3007;
+        return (word & 4 ? bits == 4 : bits != 0) ? 4 : 0; /* nor too great? */
+    }
+    return 0;
 }
 
 #endif
