@@ -200,6 +200,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.job = future->job;
     memcpy(launch.seed, future->seed, sizeof launch.seed);
     launch.attempt = future->attempt;
+    launch.parent_group = fm__sys.getpgrp();
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
     future->spawn_step = "at_fork hook";

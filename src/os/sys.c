@@ -154,6 +154,7 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc,                \
         .free = free, .fork = fork, .getpid = getpid, .getppid = getppid,      \
+        .getpgrp = getpgrp,                                                    \
         .pipe2 = pipe2, .fcntl = sys_fcntl, .close = close, .dup2 = dup2,      \
         .dup3 = dup3, .open = sys_open, .fstat = fstat, .read = read,          \
         .write = write, .poll = sys_poll, .mmap = mmap, .munmap = munmap,      \

@@ -49,6 +49,7 @@ struct pollfd;
     X(int, munmap, (void *p, size_t len))                                      \
     X(int, madvise, (void *p, size_t len, int advice))                         \
     X(int, kill, (pid_t pid, int signal))                                      \
+    X(pid_t, getpgrp, (void))                                                  \
     X(int, setpgid, (pid_t pid, pid_t group))                                  \
     X(int, sigaction,                                                          \
       (int signal, const struct sigaction *new, struct sigaction *old))        \

@@ -63,8 +63,22 @@ unsigned fm__child_depth(void)
 
 /* ------------------------------------------------------------ leaving */
 
+/*
+ * What the job leaves running ends with it.  The parent sees to that when it
+ * reaps us, and the kernel when the parent dies; but a parent that dies while
+ * we end by ourselves may drop the lifeline a moment after we did, when the
+ * kernel knows nobody to kill any more.  So step out of our own group, back
+ * into the parent's, and kill who is left in it.
+ */
+static void end_group(const struct fm_child *child)
+{
+    if (fm__sys.setpgid(0, child->launch->parent_group) == 0)
+        (void)fm__sys.kill(-child->pid, SIGKILL);
+}
+
 static _Noreturn void leave(struct fm_child *child, int code)
 {
+    end_group(child);
     atomic_store(&child->channel->flight->stage, FM__STAGE_LEAVING);
     fm__exit_now(code);
 }

@@ -27,8 +27,9 @@ struct fm__launch {
     uint64_t job;
     uint64_t seed[2];
     unsigned attempt;
-    int null_fd;      /* /dev/null */
-    bool ring_at_end; /* the parent cannot hear the child's end */
+    pid_t parent_group; /* process group of the parent */
+    int null_fd;        /* /dev/null */
+    bool ring_at_end;   /* the parent cannot hear the child's end */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
