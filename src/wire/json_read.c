@@ -81,8 +81,8 @@ static bool in_list(const struct fm__json_reader *r)
     return r->stack[level / 8] >> (level % 8) & 1;
 }
 
-/* What follows a whole value here. */
-static int expect_after_value(const struct fm__json_reader *r)
+/* What follows the value that has just been closed. */
+static int expect_after_close(const struct fm__json_reader *r)
 {
     if (r->depth == 0)
         return EXPECT_LINE_END;
@@ -126,7 +126,7 @@ static int close_level(struct fm__json_reader *r, const unsigned char *p,
 {
     r->depth--;
     r->next = p + 1;
-    r->expect = expect_after_value(r);
+    r->expect = expect_after_close(r);
     ret_event->type = FM__EVENT_CLOSE;
     return 0;
 }
@@ -176,8 +176,9 @@ static int read_literal(struct fm__json_reader *r, const unsigned char *p,
     return 0;
 }
 
+/* `after` is what to expect behind a value that opens no level. */
 static int read_value(struct fm__json_reader *r, const unsigned char *p,
-                      struct fm__event *ret_event)
+                      int after, struct fm__event *ret_event)
 {
     int rc = take_node(r, p);
 
@@ -194,7 +195,7 @@ static int read_value(struct fm__json_reader *r, const unsigned char *p,
         rc = read_literal(r, p, ret_event);
     }
     if (rc == 0)
-        r->expect = expect_after_value(r);
+        r->expect = after;
     return rc;
 }
 
@@ -235,7 +236,7 @@ static int read_item(struct fm__json_reader *r, const unsigned char *p,
     }
     if (p == r->end)
         return refuse(r, p, NULL);
-    return read_value(r, p, ret_event);
+    return read_value(r, p, EXPECT_MORE_ITEMS, ret_event);
 }
 
 /* A key or the end of the table. */
@@ -281,7 +282,7 @@ static int read_line(struct fm__json_reader *r, const unsigned char *p,
     }
     p = skip_blanks(p);
     if (*p != '\n')
-        return read_value(r, p, ret_event);
+        return read_value(r, p, EXPECT_LINE_END, ret_event);
     r->next = p + 1;
     ret_event->type = FM__EVENT_NIL;
     return take_node(r, p);
@@ -320,7 +321,7 @@ int fm__json_reader_next(struct fm__json_reader *reader,
         p = skip_space(reader, p);
         if (p == reader->end)
             return refuse(reader, p, NULL);
-        return read_value(reader, p, ret_event);
+        return read_value(reader, p, EXPECT_MORE_KEYS, ret_event);
     case EXPECT_LINE:
     case EXPECT_LINE_END:
         return read_line(reader, p, ret_event);

@@ -187,7 +187,7 @@ static int read_escaped(struct fm__json_reader *r, const unsigned char *start,
     if (r->scratch)
         out.end = (unsigned char *)r->scratch + r->scratch_size;
     out.next = (unsigned char *)r->scratch;
-    while (r->scratch_size < len + ROOM && rc == 0)
+    while (rc == 0 && (!out.next || r->scratch_size < len + ROOM))
         rc = grow(r, &out);
     if (rc == 0) {
         memcpy(out.next, start, len);

@@ -227,34 +227,43 @@ static inline bool is_digit(unsigned char c)
     return (unsigned char)(c - '0') < 10;
 }
 
-/* Are these 8 bytes digits?  Adding 6 to a byte above '9', or a high nibble
- * that is not 3, shows in the upper half of some byte. */
-static inline bool is_eight_digits(uint64_t word)
+/* The highest bit of each byte that is not below 10, up to the first one:
+ * carries only reach bytes above a true hit. */
+static inline uint64_t not_digits(uint64_t word)
 {
-    return ((word & 0xf0f0f0f0f0f0f0f0) |
-            (((word + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4)) ==
-           0x3333333333333333;
+    return ((word + 0x7676767676767676) | word) & 0x8080808080808080;
 }
 
 /* The value of 8 digits: pairs, fours and eight are joined side by side. */
 static inline uint32_t value_of_eight(uint64_t word)
 {
-    word -= FM__ALL_ZERO_DIGITS;
     word = word * 10 + (word >> 8);
     return (
-        uint32_t)((((word & 0x000000ff000000ff) * 0x000f424000000064 +
-                    ((word >> 16) & 0x000000ff000000ff) * 0x0000271000000001) >>
-                   32));
+        uint32_t)(((word & 0x000000ff000000ff) * 0x000f424000000064 +
+                   (word >> 16 & 0x000000ff000000ff) * 0x0000271000000001) >>
+                  32);
 }
 
 /* Join a run of digits to *value, modulo 2^64.  Returns its end. */
 static inline const unsigned char *
 read_digits(const unsigned char *p, const unsigned char *end, uint64_t *value)
 {
+    static const uint32_t powers[] = {1,     10,     100,     1000,
+                                      10000, 100000, 1000000, 10000000};
     uint64_t v = *value;
 
-    while (end - p >= 8 && is_eight_digits(fm__load8(p))) {
-        v = v * 100000000 + value_of_eight(fm__load8(p));
+    while (end - p >= 8) {
+        uint64_t word = fm__load8(p) ^ FM__ALL_ZERO_DIGITS;
+        uint64_t others = not_digits(word);
+        int n;
+
+        if (others) {
+            n = __builtin_ctzll(others) / 8;
+            /* Right-aligned; in two shifts, as n may be 0. */
+            *value = v * powers[n] + value_of_eight(word << 8 << (56 - 8 * n));
+            return p + n;
+        }
+        v = v * 100000000 + value_of_eight(word);
         p += 8;
     }
     for (; is_digit(*p); p++)
