@@ -1065,3 +1065,20 @@ TEST(preparing_a_host_measures_its_forks)
     CHECK_INT(fm_prepare(&report), 0);
     CHECK(report.fork_before_ns > 0 && report.fork_after_ns > 0);
 }
+
+static int step_hook(void *ud)
+{
+    return fm_engine_step(ud, -1) == FM_EBUSY ? 0 : -EPERM;
+}
+
+TEST(a_hook_may_not_wait)
+{
+    fm_engine *engine = new_engine();
+    fm_future *future;
+
+    CHECK(fm_at_fork(engine, step_hook, step_hook, NULL, engine) > 0);
+    future = spawn(engine, NULL, say_hello, NULL);
+    is_hello(wait_for(engine, future));
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}

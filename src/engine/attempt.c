@@ -182,6 +182,18 @@ static void abandon(fm_future *future)
     future->channel = NULL;
 }
 
+/* Hooks are callbacks of the loop: they may not wait. */
+static int run_hooks(fm_engine *engine, int (*hooks)(fm_engine *engine))
+{
+    bool nested = engine->in_callback;
+    int rc;
+
+    engine->in_callback = true;
+    rc = hooks(engine);
+    engine->in_callback = nested;
+    return rc;
+}
+
 static int fork_child(fm_future *future, pid_t *ret_pid)
 {
     fm_engine *engine = future->engine;
@@ -204,13 +216,13 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
     future->spawn_step = "at_fork hook";
-    rc = fm__hooks_before(engine);
+    rc = run_hooks(engine, fm__hooks_before);
     if (rc < 0)
         return rc;
     future->spawn_step = "fork";
     rc = fm__child_fork(&launch, ret_pid);
     if (rc < 0) {
-        (void)fm__hooks_parent(engine);
+        (void)run_hooks(engine, fm__hooks_parent);
         return rc;
     }
     return 0;
@@ -247,7 +259,7 @@ static int watch_child(fm_future *future, pid_t pid)
     if (rc < 0)
         return rc;
     future->spawn_step = "at_fork hook";
-    return fm__hooks_parent(engine);
+    return run_hooks(engine, fm__hooks_parent);
 }
 
 static void begin_attempt(fm_future *future)
