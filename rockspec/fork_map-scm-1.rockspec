@@ -43,6 +43,7 @@ build = {
         "src/wire/frame.c",
         "src/wire/inbox.c",
         "src/wire/json_read.c",
+        "src/wire/json_string.c",
         "src/wire/json_write.c",
         "src/wire/number_format.c",
         "src/wire/number_read.c",
