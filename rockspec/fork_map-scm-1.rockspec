@@ -92,6 +92,8 @@ build = {
       libraries = { "dl", "pthread", "rt" },
     },
     -- The Lua half.
+    fork_map = "lua/fork_map.lua",
+    ["fork_map.engine"] = "lua/fork_map/engine.lua",
     ["fork_map.error"] = "lua/fork_map/error.lua",
     ["fork_map.options"] = "lua/fork_map/options.lua",
   },

@@ -11,9 +11,13 @@ function project.quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
+---The interpreter that can load the module of this build: a sanitizer's runtime
+---has to be there before it.
+project.lua = ("LD_PRELOAD=%s lua5.4"):format(project.quote(os.getenv("FORK_MAP_PRELOAD") or ""))
+
 ---Run a shell command; returns its output, raises when it fails.
 function project.run(command)
-  local pipe = assert(io.popen("exec 2>&1 </dev/null\n" .. command))
+  local pipe = assert(io.popen("exec 2>&1 </dev/null\nunset LD_PRELOAD\n" .. command))
   local output = pipe:read("a")
   local ok, how, code = pipe:close()
   if not ok then
