@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,14 +23,24 @@ struct entry {
     bool keep; /* not buried in the next child */
 };
 
+/* Entries that need no memory of their own: they lie in the page that every
+ * fork dirties anyway. */
+#define ENTRIES_FIRST 48
+
 static struct {
     pthread_mutex_t lock;
-    struct entry *entries;
+    struct entry *entries; /* NULL: `first` */
     size_t n, size;
     unsigned users; /* engines */
     unsigned generation;
     bool hooked; /* pthread_atfork() done */
+    struct entry first[ENTRIES_FIRST];
 } registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct entry *all_entries(void)
+{
+    return registry.entries ? registry.entries : registry.first;
+}
 
 static void lock_registry(void)
 {
@@ -44,15 +56,16 @@ static void unlock_registry(void)
  * descriptors stay registered, so that children of this child lose them. */
 static void after_fork_in_child(void)
 {
+    struct entry *entries = all_entries();
     size_t n = 0;
 
     for (size_t i = 0; i < registry.n; i++) {
-        if (!registry.entries[i].keep) {
-            fm__fd_bury(registry.entries[i].fd);
+        if (!entries[i].keep) {
+            fm__fd_bury(entries[i].fd);
             continue;
         }
-        registry.entries[i].keep = false;
-        registry.entries[n++] = registry.entries[i];
+        entries[i].keep = false;
+        entries[n++] = entries[i];
     }
     registry.n = n;
     registry.generation++;
@@ -93,12 +106,14 @@ void fm__fds_close(void)
 
 static int grow_registry(void)
 {
-    size_t size = registry.size > 0 ? registry.size * 2 : 32;
+    size_t size = registry.entries ? registry.size * 2 : 2 * ENTRIES_FIRST;
     struct entry *entries =
         fm__sys.realloc(registry.entries, size * sizeof *entries);
 
     if (!entries)
         return -ENOMEM;
+    if (!registry.entries)
+        memcpy(entries, registry.first, sizeof registry.first);
     registry.entries = entries;
     registry.size = size;
     return 0;
@@ -109,12 +124,13 @@ static int register_fd(int fd)
     int rc = 0;
 
     lock_registry();
-    if (registry.n == registry.size)
+    if (registry.n == (registry.entries ? registry.size : ENTRIES_FIRST))
         rc = grow_registry();
     if (rc == 0) {
-        registry.entries[registry.n].fd = fd;
-        registry.entries[registry.n].keep = false;
-        registry.n++;
+        struct entry *entry = &all_entries()[registry.n++];
+
+        entry->fd = fd;
+        entry->keep = false;
     }
     unlock_registry();
     return rc;
@@ -122,10 +138,13 @@ static int register_fd(int fd)
 
 static void unregister_fd(int fd)
 {
+    struct entry *entries;
+
     lock_registry();
+    entries = all_entries();
     for (size_t i = 0; i < registry.n; i++) {
-        if (registry.entries[i].fd == fd) {
-            registry.entries[i] = registry.entries[--registry.n];
+        if (entries[i].fd == fd) {
+            entries[i] = entries[--registry.n];
             break;
         }
     }
@@ -189,10 +208,13 @@ void fm__fd_close(int *fd)
 
 void fm__fd_keep(int fd, bool keep)
 {
+    struct entry *entries;
+
     lock_registry();
+    entries = all_entries();
     for (size_t i = 0; i < registry.n; i++) {
-        if (registry.entries[i].fd == fd)
-            registry.entries[i].keep = keep;
+        if (entries[i].fd == fd)
+            entries[i].keep = keep;
     }
     unlock_registry();
 }
@@ -209,7 +231,7 @@ static bool is_listed(int fd, const int *keep, size_t n_keep)
             return true;
     }
     for (size_t i = 0; i < registry.n; i++) {
-        if (registry.entries[i].fd == fd)
+        if (all_entries()[i].fd == fd)
             return true;
     }
     return false;
@@ -218,6 +240,15 @@ static bool is_listed(int fd, const int *keep, size_t n_keep)
 /* Call visit(fd, ud) for every open descriptor of this process but the one
  * used to look.  Returns 0 or -errno. */
 static int each_fd(void (*visit)(int fd, void *ud), void *ud);
+
+/*
+ * Which numbers are open?  Reading /proc/self/fd costs more than all else in a
+ * child's start, so poll() is asked: it says POLLNVAL for each that is not.
+ * That is done up to POLLED_MAX.  Above, where numbers are taken again only
+ * when all below are in use, closing does what burying is for.
+ */
+#define POLLED_MAX 1024
+#define POLLED_AT_ONCE 128
 
 struct burial {
     const int *keep;
@@ -232,10 +263,68 @@ static void bury_unlisted(int fd, void *ud)
         fm__fd_bury(fd);
 }
 
+static int bury_polled(struct burial *burial)
+{
+    struct pollfd fds[POLLED_AT_ONCE];
+
+    for (int from = 0; from < POLLED_MAX; from += POLLED_AT_ONCE) {
+        for (int i = 0; i < POLLED_AT_ONCE; i++) {
+            fds[i].fd = from + i;
+            fds[i].events = 0;
+            fds[i].revents = 0;
+        }
+        if (fm__sys.poll(fds, POLLED_AT_ONCE, 0) < 0)
+            return -errno;
+        for (int i = 0; i < POLLED_AT_ONCE; i++) {
+            if (!(fds[i].revents & POLLNVAL))
+                bury_unlisted(from + i, burial);
+        }
+    }
+    return 0;
+}
+
+/* The lowest kept number from `fd` up, or INT_MAX. */
+static int next_kept(int fd, const struct burial *burial)
+{
+    int next = INT_MAX;
+
+    for (size_t i = 0; i < burial->n_keep; i++) {
+        if (burial->keep[i] >= fd && burial->keep[i] < next)
+            next = burial->keep[i];
+    }
+    for (size_t i = 0; i < registry.n; i++) {
+        int kept = all_entries()[i].fd;
+
+        if (kept >= fd && kept < next)
+            next = kept;
+    }
+    return next;
+}
+
+static int close_above(const struct burial *burial)
+{
+    int from = POLLED_MAX;
+
+    for (;;) {
+        int kept = next_kept(from, burial);
+
+        if (kept > from &&
+            fm__sys.close_range((unsigned)from, (unsigned)kept - 1, 0) < 0)
+            return -errno;
+        if (kept == INT_MAX)
+            return 0;
+        from = kept + 1;
+    }
+}
+
 int fm__fds_bury_others(const int *keep, size_t n_keep)
 {
     struct burial burial = {keep, n_keep};
 
+    /* poll() takes no more entries than the limit on descriptors, and old
+     * kernels have no close_range(): then the list is read after all. */
+    if (bury_polled(&burial) == 0 && close_above(&burial) == 0)
+        return 0;
     return each_fd(bury_unlisted, &burial);
 }
 

@@ -3,6 +3,7 @@
 #include "os/signals.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "os/sys.h"
@@ -33,20 +34,25 @@ int fm__signals_open(void)
     return fm__sys.pthread_sigmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }
 
+/* Those between the standard ones and SIGRTMIN belong to the C library, which
+ * refuses to change them. */
+static bool is_library_signal(int sig)
+{
+    return sig > SIGSYS && sig < SIGRTMIN;
+}
+
 int fm__signals_reset(void)
 {
     struct sigaction fresh;
     stack_t stack;
 
     memset(&fresh, 0, sizeof fresh);
-    (void)sigemptyset(&fresh.sa_mask);
     for (int sig = 1; sig < NSIG; sig++) {
-        if (sig == SIGKILL || sig == SIGSTOP)
+        if (sig == SIGKILL || sig == SIGSTOP || is_library_signal(sig))
             continue;
         fresh.sa_handler =
             sig == SIGTTIN || sig == SIGTTOU ? SIG_IGN : SIG_DFL;
-        /* The C library keeps some for itself and says EINVAL. */
-        if (fm__sys.sigaction(sig, &fresh, NULL) < 0 && errno != EINVAL)
+        if (fm__sys.sigaction(sig, &fresh, NULL) < 0)
             return -errno;
     }
     memset(&stack, 0, sizeof stack);

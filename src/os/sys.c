@@ -128,6 +128,15 @@ static int sys_prctl(int option, unsigned long argument)
     return prctl(option, argument, 0, 0, 0);
 }
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static int sys_close_range(unsigned first, unsigned last, unsigned flags)
+{
+    return (int)syscall(SYS_close_range, first, last, flags);
+}
+
 static long sys_getdents64(int fd, void *data, size_t len)
 {
     return syscall(SYS_getdents64, fd, data, len);
@@ -145,7 +154,8 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
     .pidfd_open = sys_pidfd_open, .pidfd_send_signal = sys_pidfd_send_signal,  \
     .pidfd_get_info = sys_pidfd_get_info, .pidfd_wait = sys_pidfd_wait,        \
     .fcntl_own = sys_fcntl_own, .futex = sys_futex, .prctl = sys_prctl,        \
-    .getdents64 = sys_getdents64, .seccomp = sys_seccomp,
+    .getdents64 = sys_getdents64, .close_range = sys_close_range,              \
+    .seccomp = sys_seccomp,
 #else
 #define FM__SYS_LINUX_ENTRIES
 #endif
