@@ -326,9 +326,9 @@ int fm__attempt_start(fm_future *future)
 
 /* --------------------------------------------------------------- pump */
 
-/* Copy out of the ring what it holds, at most `most` bytes.  Returns how many
- * were taken, or a negative code when they were not ours. */
-static long drain_ring(fm_future *future, size_t most)
+/* Take what the ring holds, at most about `most` bytes.  What is not ours ends
+ * the inbox as broken. */
+static void drain_ring(fm_future *future, size_t most)
 {
     struct fm__ring *ring = &future->channel->ring;
     size_t taken = 0;
@@ -343,14 +343,13 @@ static long drain_ring(fm_future *future, size_t most)
             break;
         if (n < 0) {
             future->inbox.ending = FM__ENDING_BROKEN;
-            return n;
+            break;
         }
         rc = fm__inbox_feed(&future->inbox, data, (size_t)n);
         if (fm__ring_consume(ring, (size_t)n))
             fm__word_wake(&ring->shared->room);
         taken += (size_t)n;
     }
-    return rc < 0 ? rc : (long)taken;
 }
 
 static void pump_outputs(fm_future *future)
@@ -369,10 +368,9 @@ static void pump_outputs(fm_future *future)
     engine->in_callback = nested;
 }
 
-bool fm__attempt_pump(fm_future *future, int64_t now)
+void fm__attempt_pump(fm_future *future, int64_t now)
 {
     struct fm__flight *flight = future->channel->flight;
-    long taken;
 
     if (future->state == FM_STARTING &&
         atomic_load(&flight->stage) != FM__STAGE_START) {
@@ -380,14 +378,13 @@ bool fm__attempt_pump(fm_future *future, int64_t now)
         if (future->stop == FM__STOP_NONE)
             future->next_at = FM__NEVER;
     }
-    taken = drain_ring(future, PUMP_MAX);
+    drain_ring(future, PUMP_MAX);
     if (future->outputs[0].read_fd >= 0 || future->outputs[1].read_fd >= 0)
         pump_outputs(future);
     if (future->inbox.ending == FM__ENDING_BROKEN)
         fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
     else if (future->inbox.ending != FM__ENDING_OPEN)
         (void)fm__future_enter(future, FM_DRAINING);
-    return taken > 0;
 }
 
 /* ------------------------------------------------------------- finish */
@@ -456,7 +453,7 @@ void fm__attempt_finish(fm_future *future, int64_t now)
 
     if (fm__pid_reap(&future->pid, &status, &group_empty) == 0)
         return;
-    (void)fm__attempt_pump(future, now);
+    fm__attempt_pump(future, now);
     future->is_gone = true;
     if (future->state == FM_STARTING)
         (void)fm__future_enter(future, FM_RUNNING);
@@ -513,10 +510,10 @@ static void park(fm_future *future, int64_t now)
     fm__future_settle(future);
 }
 
-bool fm__attempt_check_time(fm_future *future, int64_t now)
+void fm__attempt_check_time(fm_future *future, int64_t now)
 {
     if (now < fm__attempt_next_time(future))
-        return false;
+        return;
     switch (future->stop) {
     case FM__STOP_NONE:
         if (future->state == FM_STARTING && now >= future->next_at) {
@@ -539,7 +536,6 @@ bool fm__attempt_check_time(fm_future *future, int64_t now)
         park(future, now);
         break;
     }
-    return true;
 }
 
 void fm__attempt_reap_parked(fm_engine *engine, bool give_up)

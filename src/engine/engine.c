@@ -237,26 +237,24 @@ static void requeue_waiting(fm_engine *engine, int64_t now)
     }
 }
 
-/* Read all rings and look at all deadlines.  True when something was done. */
-static bool pump_all(fm_engine *engine)
+/* Read all rings and look at all deadlines. */
+static void pump_all(fm_engine *engine)
 {
     int64_t now = fm__clock_now();
-    bool did = false;
 
     for (unsigned i = 0; i < engine->n_slots; i++) {
         fm_future *future = engine->slots[i];
 
         if (!future)
             continue;
-        did = fm__attempt_pump(future, now) || did;
+        fm__attempt_pump(future, now);
         if (fm__pid_fd(&future->pid) < 0)
             fm__attempt_finish(future, now);
         if (engine->slots[i] == future)
-            did = fm__attempt_check_time(future, now) || did;
+            fm__attempt_check_time(future, now);
     }
     if (engine->parked)
         fm__attempt_reap_parked(engine, false);
-    return did;
 }
 
 static int64_t next_time(const fm_engine *engine)
@@ -326,7 +324,7 @@ static void hear(fm_engine *engine, uint64_t tag)
     case FM__TAG_STDOUT:
     case FM__TAG_STDERR:
         if (future)
-            (void)fm__attempt_pump(future, fm__clock_now());
+            fm__attempt_pump(future, fm__clock_now());
         break;
     }
 }
@@ -402,18 +400,17 @@ static int step(fm_engine *engine, int64_t timeout_ns)
     else if (timeout_ns < 0)
         deadline = FM__NEVER;
     for (;;) {
+        pump_all(engine);
         if (engine->waiting.first)
             requeue_waiting(engine, fm__clock_now());
         start_queued(engine);
         if (engine->due.first)
             deadline = 0; /* look, but do not wait */
-        if (pump_all(engine) && engine->due.first)
-            deadline = 0;
         rc = listen_once(engine, deadline);
         if (rc < 0)
             break;
         if (rc > 0)
-            (void)pump_all(engine);
+            pump_all(engine);
         if (engine->due.first || is_idle(engine) || deadline == 0 ||
             fm__clock_now() >= deadline)
             break;

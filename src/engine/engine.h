@@ -123,12 +123,12 @@ void fm__future_drop_ud(fm_future *future);
 
 /* attempt.c: one attempt of a job, from fork to outcome */
 int fm__attempt_start(fm_future *future);
-/* Read what there is; returns true when it did something. */
-bool fm__attempt_pump(fm_future *future, int64_t now);
+/* Read what there is. */
+void fm__attempt_pump(fm_future *future, int64_t now);
 /* The process is gone: reap, decide, free the slot; then SETTLED or BACKOFF. */
 void fm__attempt_finish(fm_future *future, int64_t now);
-/* Act on deadlines that have come; returns true when one had. */
-bool fm__attempt_check_time(fm_future *future, int64_t now);
+/* Act on deadlines that have come. */
+void fm__attempt_check_time(fm_future *future, int64_t now);
 /* The earliest time at which check_time must be called. */
 int64_t fm__attempt_next_time(const fm_future *future);
 /* Look after children that SIGKILL did not end; reaps those that did. */
