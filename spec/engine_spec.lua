@@ -109,9 +109,8 @@ describe("fork_map.new()", function()
 
     it("ends what runs, and what waits for a slot", function()
       local engine = fork_map.new { max_children = 1, grace = 0 }
-      local opts = core.options { grace = 0 }
-      local running = core.spawn(engine.core, opts, sys.sleep, 20)
-      local waiting = core.spawn(engine.core, opts, sys.sleep, 20)
+      local running = process.spawn(engine, { grace = 0 }, sys.sleep, 20)
+      local waiting = process.spawn(engine, { grace = 0 }, sys.sleep, 20)
       assert.equal(1, stats(engine).running)
       local took = process.timed(engine.close, engine)
       assert.is_true(took < 1)
@@ -144,7 +143,8 @@ describe("fork_map.new()", function()
         local core = require "fork_map.core"
         local fork_map = require "fork_map"
         local sys = require "specs_core"
-        future = core.spawn(fork_map.engine().core, core.options {}, sys.sleep, 20)
+        future = core.future(fork_map.engine().core, core.options {})
+        core.start(future, sys.sleep, 20)
         print(core.pid(future))
       ]]):format(package.path, package.cpath)
       local name = os.tmpname()
@@ -171,7 +171,7 @@ describe("fork_map.new()", function()
 
     it("does nothing to the parent's children when a child closes or collects", function()
       local engine <close> = fork_map.new()
-      local future = core.spawn(engine.core, core.options {}, sys.sleep, 0.05)
+      local future = process.spawn(engine, {}, sys.sleep, 0.05)
       fork_map(function()
         fork_map.new()
         collectgarbage()
@@ -188,7 +188,7 @@ describe("fork_map.new()", function()
       local reader, writer = sys.pipe()
       local futures = {}
       for i = 1, 3 do
-        futures[i] = core.spawn(engine.core, core.options {}, sys.read, reader)
+        futures[i] = process.spawn(engine, {}, sys.read, reader)
       end
       assert.same({ 2, 1 }, { stats(engine).running, stats(engine).queued })
       sys.write(writer, "x")
@@ -209,7 +209,7 @@ describe("fork_map.new()", function()
       engine:configure { max_children = 2 }
       local futures = {}
       for i = 1, 2 do
-        futures[i] = core.spawn(engine.core, core.options {}, sys.sleep, 20)
+        futures[i] = process.spawn(engine, {}, sys.sleep, 20)
       end
       assert.equal(2, stats(engine).running)
       for _, future in ipairs(futures) do

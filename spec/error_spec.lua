@@ -340,8 +340,8 @@ describe("fork_map.Error", function()
       local reader, writer = sys.pipe()
       local pid = fork_map(function()
         local core = require "fork_map.core"
-        local opts = core.options { timeout = 0.01, grace = 0.01 }
-        local future = core.spawn(fork_map.engine().core, opts, function()
+        local opts = { timeout = 0.01, grace = 0.01 }
+        local future = process.spawn(fork_map.engine(), opts, function()
           sys.handle(15, "ignore")
           sys.write(writer, "x")
           sys.sleep(30)

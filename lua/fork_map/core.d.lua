@@ -46,13 +46,18 @@ function core.engine_stats(engine) end
 ---@return fork_map.core.Options
 function core.options(opts) end
 
----Start a call.  Raises a fork_map.Error of kind "closed" or "spawn".
+---A call that is not started yet.
 ---@param engine fork_map.core.Engine
 ---@param options fork_map.core.Options
+---@param is_local boolean? its starter and waiter holds it in its newest to-be-closed variable
+---@return fork_map.core.Future
+function core.future(engine, options, is_local) end
+
+---Start it.  Raises a fork_map.Error of kind "closed" or "spawn".
+---@param future fork_map.core.Future
 ---@param fn function
 ---@param ... any
----@return fork_map.core.Future
-function core.spawn(engine, options, fn, ...) end
+function core.start(future, fn, ...) end
 
 ---Step the future's engine once, unless it has settled.
 ---@param future fork_map.core.Future

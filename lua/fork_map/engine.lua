@@ -6,7 +6,8 @@ local options = require "fork_map.options"
 
 local M = {}
 
-local engine_state, spawn, wait, result = core.engine_state, core.spawn, core.wait, core.result
+local engine_state, new_future = core.engine_state, core.future
+local start, wait, result = core.start, core.wait, core.result
 
 ---An owner of children, with defaults for its calls.  `engine(fn, ...)` runs
 ---`fn(...)` in a child.
@@ -35,9 +36,11 @@ local REFUSALS = {
 
 -- Run `fn(...)` in a child and wait for it.  The loop is in Lua so that hooks,
 -- such as the one that lua.c sets for Ctrl-C, run between two steps; when one
--- raises, closing the future ends the child first.
+-- raises, closing the future ends the child first.  The child in turn relies
+-- on the future being the newest variable that is to be closed (src/lua/leave.h).
 local function run(engine, prepared, fn, ...)
-  local future <close> = spawn(engine.core, prepared, fn, ...)
+  local future <close> = new_future(engine.core, prepared, true)
+  start(future, fn, ...)
   while not wait(future) do end
   return result(future)
 end

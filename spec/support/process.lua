@@ -3,6 +3,7 @@
 -- under: what a test opened, started or changed is gone when it ends.
 
 local assert = require "luassert"
+local core = require "fork_map.core"
 local fork_map = require "fork_map"
 local sys = require "specs_core"
 
@@ -68,6 +69,14 @@ function M.failure(call, ...)
     error("not a fork_map.Error: " .. tostring(err), 2)
   end
   return err
+end
+
+---Start a call without waiting for it.
+---@return fork_map.core.Future
+function M.spawn(engine, opts, fn, ...)
+  local future = core.future(engine.core, core.options(opts))
+  core.start(future, fn, ...)
+  return future
 end
 
 ---A kilobyte-exact field of smaps_rollup, such as "Private_Dirty", in bytes.

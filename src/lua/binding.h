@@ -36,10 +36,13 @@
 #define FML_TEXT_MAX ((size_t)64 << 10)
 
 struct fmL_call;
+struct fmL_job;
 
 struct fmL_engine {
     fm_engine *engine;      /* NULL before it was made and after __gc */
     lua_State *L;           /* who entered the engine; NULL outside */
+    lua_State *closing;     /* whose newest to-be-closed variable is a future of
+                               this engine, while it is in the engine */
     struct fmL_call *calls; /* all that were ever made */
     struct fmL_call *idle;  /* those in no use, linked by next_idle */
     enum fm_on_threads threads;
@@ -52,8 +55,9 @@ struct fmL_options {
 };
 
 struct fmL_future {
-    fm_future *future; /* NULL when closed */
+    fm_future *future; /* NULL before the start and when closed */
     struct fmL_engine *engine;
+    bool is_local; /* held in a to-be-closed variable of who waits */
 };
 
 /* user values */
@@ -68,12 +72,17 @@ enum fmL_kept {
     FML_KEPT_OS = 1,     /* the table that `os` was when it was loaded */
     FML_KEPT_COROUTINE,  /* the table `coroutine` */
     FML_KEPT_RANDOMSEED, /* math.randomseed */
-    FML_KEPT_EXIT,       /* what os.exit is in a child */
-    FML_KEPT_GUARD,      /* see leave.c */
-    FML_KEPT_BEFORE,     /* lists of functions: at_fork hooks */
+    FML_KEPT_EXIT,       /* what these functions are in a child, */
+    FML_KEPT_RESUME,
+    FML_KEPT_WRAP,
+    FML_KEPT_NAME_EXIT, /* and their names */
+    FML_KEPT_NAME_RESUME,
+    FML_KEPT_NAME_WRAP,
+    FML_KEPT_GUARD,  /* see leave.c */
+    FML_KEPT_BEFORE, /* lists of functions: at_fork hooks */
     FML_KEPT_PARENT,
     FML_KEPT_CHILD,
-    FML_KEPT_JOB,       /* light userdata: the call that this child runs */
+    FML_KEPT_JOB,       /* light userdata: the job that this child runs */
     FML_KEPT_TRACEBACK, /* of the error that ended the job */
     FML_KEPT_COUNT = FML_KEPT_TRACEBACK
 };
@@ -86,9 +95,17 @@ int fmL_push_kept(lua_State *L, enum fmL_kept key);
 /* Keep the value on the top of the stack.  [-1, +0, -] */
 void fmL_keep(lua_State *L, enum fmL_kept key);
 
-/* The call that this child runs, NULL in a process that is no child of this
+/* Push the table of all of them, for a function that needs one quickly. */
+void fmL_push_all_kept(lua_State *L);
+
+/* In the table `library` put `fn` at `name`; all three are kept.  Writes one
+ * slot of that table and makes no object.  [-0, +0, m] */
+void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,
+                 enum fmL_kept fn);
+
+/* The job that this child runs, NULL in a process that is no child of this
  * Lua state.  [-0, +0, -] */
-struct fmL_call *fmL_get_job(lua_State *L);
+struct fmL_job *fmL_get_job(lua_State *L);
 
 /* True inside a __gc metamethod, where nothing must be started: the child
  * would have no collector.  [-0, +0, -] */
@@ -134,13 +151,13 @@ struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box);
 void fmL_call_free_all(lua_State *L, struct fmL_engine *box);
 
 /* Start the call that is on the stack: options at `options`, the function at
- * `first`, its arguments above up to the top, which all are taken.  Returns
- * as fm_spawn().  [-n, +0, m] */
+ * `first`, its arguments above up to the top, which all are taken.  The
+ * engine has been entered.  Returns as fm_spawn().  [-n, +0, m] */
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
                    fm_future **ret_future);
 
 /* job.c: the job function; `ud` is a struct fmL_call */
-int fmL_job(fm_child *child, void *ud);
+int fmL_run_job(fm_child *child, void *ud);
 
 /* future.c */
 

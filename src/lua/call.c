@@ -13,6 +13,9 @@
 /* Slots that the job needs on its thread beside the function and arguments. */
 #define CALL_STACK (2 * LUA_MINSTACK)
 
+/* Nested calls of most jobs: the job, its function, a function of that. */
+#define CALL_FRAMES 3
+
 struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
 {
     struct fmL_call *call = box->idle;
@@ -48,18 +51,43 @@ void fmL_call_free_all(lua_State *L, struct fmL_engine *box)
     }
 }
 
-/* Anchor the value at `idx`, or nothing when it is 0, as the call's options.
- * Changes an existing field only, so it cannot run out of memory. */
+/* (depth): call itself so deep. */
+static int descend(lua_State *L)
+{
+    lua_Integer depth = lua_tointeger(L, 1);
+
+    if (depth > 0) {
+        lua_pushcfunction(L, descend);
+        lua_pushinteger(L, depth - 1);
+        lua_call(L, 1, 0);
+    }
+    return 0;
+}
+
+/* Have the frames of the job's first calls allocated here: the child would
+ * copy a page for each.  The collector takes them away now and then. */
+static void call_warm(lua_State *thread)
+{
+    lua_pushcfunction(thread, descend);
+    lua_pushinteger(thread, CALL_FRAMES - 1);
+    if (lua_pcall(thread, 1, 0, 0) != LUA_OK)
+        lua_pop(thread, 1); /* no memory; the job will tell */
+}
+
+/* Anchor the options at `idx` for as long as the record uses no others: most
+ * calls on an engine have the same.  Changes an existing field only, so it
+ * cannot run out of memory. */
 static void call_set_options(lua_State *L, struct fmL_call *call, int idx)
 {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, call);
-    if (idx == 0)
-        lua_pushnil(L);
-    else
-        lua_pushvalue(L, idx);
+    const struct fmL_options *options = lua_touserdata(L, idx);
+
+    if (call->options == options)
+        return;
+    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, call);
+    lua_pushvalue(L, idx);
     lua_setiuservalue(L, -2, FML_CALL_OPTIONS);
     lua_pop(L, 1);
-    call->options = idx == 0 ? NULL : lua_touserdata(L, idx);
+    call->options = options;
 }
 
 /* Engine: no further attempt can need the function and its arguments. */
@@ -70,10 +98,9 @@ static void call_let_go(void *ud)
     lua_settop(call->thread, 0);
 }
 
-static void call_retire(lua_State *L, struct fmL_call *call)
+static void call_retire(struct fmL_call *call)
 {
     lua_settop(call->thread, 0);
-    call_set_options(L, call, 0);
     call->next_idle = call->engine->idle;
     call->engine->idle = call;
 }
@@ -83,12 +110,10 @@ static void call_settled(fm_future *future, void *ud)
     struct fmL_call *call = ud;
 
     (void)future;
-    if (lua_checkstack(call->engine->L, LUA_MINSTACK))
-        call_retire(call->engine->L, call);
+    call_retire(call);
 }
 
-/* ------------------------------------------------- lines that a child prints
- */
+/* ------------------------------------------------ lines that a child prints */
 
 struct line_event {
     struct fmL_call *call;
@@ -132,25 +157,23 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
 {
     int n = lua_gettop(L) - first + 1;
     struct fm_job_opts job;
-    lua_State *previous;
     int rc;
 
     call_set_options(L, call, options);
     if (!lua_checkstack(call->thread, n + CALL_STACK)) {
-        call_retire(L, call);
+        call_retire(call);
         return -ENOMEM;
     }
     lua_xmove(L, call->thread, n);
+    call_warm(call->thread);
     job = call->options->job;
     job.on_line = call_line;
     job.on_line_ud = call;
     job.ud_free = call_let_go;
-    previous = fmL_enter(L, call->engine);
-    rc = fm_spawn(call->engine->engine, &job, fmL_job, call, ret_future);
+    rc = fm_spawn(call->engine->engine, &job, fmL_run_job, call, ret_future);
     if (rc < 0)
-        call_retire(L, call);
+        call_retire(call);
     else if (fm_future_on_settle(*ret_future, call_settled, call) < 0)
         call_let_go(call); /* the record goes with the engine */
-    fmL_leave(call->engine, previous);
     return rc;
 }

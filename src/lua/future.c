@@ -8,6 +8,7 @@
 #include <string.h>
 #include <lauxlib.h>
 #include "lua/binding.h"
+#include "lua/leave.h"
 #include "lua/values.h"
 
 /* A wait ends after this time though nothing happened: a signal that came
@@ -35,32 +36,63 @@ static bool is_settled(const struct fmL_future *handle)
 /* -------------------------------------------------------------------- spawning
  */
 
-/* spawn(engine, options, fn, ...) -> future */
-static int l_spawn(lua_State *L)
+/* future(engine, options, is_local) -> future, not started.  `is_local` says
+ * that start() and wait() will be called by the function that holds it in its
+ * newest to-be-closed variable. */
+static int l_future(lua_State *L)
 {
     struct fmL_engine *box = fmL_check_engine(L, 1);
     struct fmL_future *handle;
-    int rc;
 
     (void)fmL_check_options(L, 2);
-    luaL_checktype(L, 3, LUA_TFUNCTION);
-    luaL_checkstack(L, LUA_MINSTACK, NULL);
-
+    lua_settop(L, 3);
     handle = lua_newuserdatauv(L, sizeof *handle, 2);
     handle->future = NULL;
     handle->engine = box;
+    handle->is_local = lua_toboolean(L, 3);
     luaL_setmetatable(L, FML_FUTURE_MT);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, FML_FUTURE_ENGINE);
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, -2, FML_FUTURE_OPTIONS);
-    lua_insert(L, 3);
+    return 1;
+}
 
-    rc = fmL_call_start(L, fmL_call_take(L, box), 2, 4, &handle->future);
-    if (rc >= 0) {
-        lua_settop(L, 3);
-        return 1;
-    }
+/* While the engine is entered for a future, it knows what a child that is
+ * forked then may rely on; see leave.h. */
+static lua_State *enter(lua_State *L, const struct fmL_future *handle)
+{
+    lua_State *previous = fmL_enter(L, handle->engine);
+
+    handle->engine->closing = handle->is_local ? L : NULL;
+    return previous;
+}
+
+static void leave(const struct fmL_future *handle, lua_State *previous)
+{
+    handle->engine->closing = NULL;
+    fmL_leave(handle->engine, previous);
+}
+
+/* start(future, fn, ...) */
+static int l_start(lua_State *L)
+{
+    struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
+    struct fmL_call *call;
+    lua_State *previous;
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_argcheck(L, handle->future == NULL, 1, "started before");
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
+    lua_insert(L, 2);
+    call = fmL_call_take(L, handle->engine);
+    previous = enter(L, handle);
+    rc = fmL_call_start(L, call, 2, 3, &handle->future);
+    leave(handle, previous);
+    if (rc >= 0)
+        return 0;
     fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
                      fm_strerror(rc));
     return lua_error(L);
@@ -79,9 +111,9 @@ static int l_wait(lua_State *L)
         lua_State *previous;
 
         luaL_checkstack(L, LUA_MINSTACK, NULL);
-        previous = fmL_enter(L, handle->engine);
+        previous = enter(L, handle);
         rc = fm_engine_step(handle->engine->engine, WAIT_NS);
-        fmL_leave(handle->engine, previous);
+        leave(handle, previous);
     }
     lua_pushboolean(L, is_settled(handle));
     if (rc < 0 && rc != -EINTR && !lua_toboolean(L, -1))
@@ -184,12 +216,21 @@ static void end_job(lua_State *L, struct fmL_future *handle)
     fmL_leave(handle->engine, previous);
 }
 
+/* Made in a process that this one is a child of. */
+static bool is_stale(const struct fmL_engine *box)
+{
+    return box->engine != NULL && !fm__engine_is_ours(box->engine);
+}
+
 /* __close */
 static int future_close(lua_State *L)
 {
     struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
     fm_future *future = handle->future;
 
+    if (handle->is_local && fm_child_current() != NULL &&
+        L == fmL_main_thread(L) && is_stale(handle->engine))
+        fmL_leave_closing(L);
     if (future == NULL)
         return 0;
     if (!is_settled(handle) && handle->engine->engine != NULL) {
@@ -219,9 +260,9 @@ static int future_gc(lua_State *L)
 void fmL_open_future(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"spawn", l_spawn}, {"wait", l_wait},     {"settled", l_settled},
-        {"pid", l_pid},     {"cancel", l_cancel}, {"result", l_result},
-        {NULL, NULL}};
+        {"future", l_future},   {"start", l_start}, {"wait", l_wait},
+        {"settled", l_settled}, {"pid", l_pid},     {"cancel", l_cancel},
+        {"result", l_result},   {NULL, NULL}};
 
     luaL_newmetatable(L, FML_FUTURE_MT);
     lua_pushcfunction(L, future_close);

@@ -41,10 +41,12 @@ static void *limited_alloc(void *ud, void *block, size_t old_size, size_t size)
 
 void fmL_heap_limit(lua_State *L, struct fmL_heap *heap, uint64_t limit)
 {
+    heap->hit = false;
+    if (limit == 0)
+        return;
     heap->alloc = lua_getallocf(L, &heap->ud);
     heap->grown = 0;
     heap->limit = limit < INT64_MAX / 2 ? (int64_t)limit : INT64_MAX / 2;
-    heap->hit = false;
     lua_setallocf(L, limited_alloc, heap);
 }
 

@@ -27,7 +27,7 @@ void fmL_heap_rest(lua_State *L);
 
 /* Refuse allocations that would make the heap grow by more than `limit` bytes
  * over what it is now; Lua collects garbage, tries again, and raises "not
- * enough memory". */
+ * enough memory".  0 means no limit. */
 void fmL_heap_limit(lua_State *L, struct fmL_heap *heap, uint64_t limit);
 
 /* No limit from here on, so that the failure can be told. */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <lauxlib.h>
-#include "lua/call.h"
+#include "lua/job.h"
 #include "lua/leave.h"
 #include "lua/values.h"
 
@@ -113,27 +113,27 @@ static void report_error(lua_State *L, fm_child *child)
 
 /* Did the job end because it may not have more memory?  Lua's own error says
  * so, or its text when it was caught and raised again. */
-static bool is_out_of_memory(lua_State *L, const struct fmL_call *call,
+static bool is_out_of_memory(lua_State *L, const struct fmL_job *job,
                              int status)
 {
-    if (call->options->job.limits.memory == 0)
+    if (job->call->options->job.limits.memory == 0)
         return false;
     if (status == LUA_ERRMEM)
         return true;
-    return call->heap.hit && lua_type(L, -1) == LUA_TSTRING &&
+    return job->heap.hit && lua_type(L, -1) == LUA_TSTRING &&
            strstr(lua_tostring(L, -1), "not enough memory") != NULL;
 }
 
-static void report_failure(lua_State *L, struct fmL_call *call, int status)
+static void report_failure(lua_State *L, struct fmL_job *job, int status)
 {
-    if (is_out_of_memory(L, call, status)) {
-        fmL_heap_lift(&call->heap);
-        (void)fm_child_exceed(call->child, "memory",
+    if (is_out_of_memory(L, job, status)) {
+        fmL_heap_lift(&job->heap);
+        (void)fm_child_exceed(job->child, "memory",
                               "the child exceeded limits.memory");
         return;
     }
-    fmL_heap_lift(&call->heap);
-    report_error(L, call->child);
+    fmL_heap_lift(&job->heap);
+    report_error(L, job->child);
 }
 
 /* ---------------------------------------------------------------- the journey
@@ -154,43 +154,43 @@ static void seed_random(lua_State *L, const fm_child *child)
 }
 
 /* Write the values above index `first - 1` as the result. */
-static int send_results(lua_State *L, struct fmL_call *call, int first)
+static int send_results(lua_State *L, const struct fmL_job *job, int first)
 {
     int n = lua_gettop(L) - first + 1;
-    int rc = fmL_encode(L, first, n, &call->options->codec,
-                        fm__child_sink(call->child), "result");
+    int rc = fmL_encode(L, first, n, &job->call->options->codec,
+                        fm__child_sink(job->child), "result");
 
     if (rc == FM_EENCODE)
-        return fm_child_refuse(call->child, lua_tostring(L, -2),
+        return fm_child_refuse(job->child, lua_tostring(L, -2),
                                lua_tostring(L, -1));
     if (rc == FM_ELIMIT)
-        return fm_child_exceed(call->child, "result",
+        return fm_child_exceed(job->child, "result",
                                "the child exceeded limits.result");
     return rc;
 }
 
-/* (call, fn, args…) -> code: the whole job. */
+/* (job, fn, args…) -> code: the whole job. */
 static int run(lua_State *L)
 {
-    struct fmL_call *call = lua_touserdata(L, 1);
+    struct fmL_job *job = lua_touserdata(L, 1);
     int n = lua_gettop(L) - 2;
     int status;
     int rc;
 
     lua_pushcfunction(L, on_error);
     lua_replace(L, 1);
-    fmL_leave_guard(L);
-    seed_random(L, call->child);
-    rc = fmL_recorder_start(L, 2, call->child, &call->recorder);
+    fmL_leave_guard(L, job->call->engine->closing);
+    seed_random(L, job->child);
+    rc = fmL_recorder_start(L, 2, job->child, &job->recorder);
     if (rc < 0)
         return luaL_error(L, "cannot start the flight recorder: %s",
                           fm_strerror(rc));
     fmL_hooks_run_child(L);
     status = lua_pcall(L, n, LUA_MULTRET, 1);
     if (status == LUA_OK)
-        rc = send_results(L, call, 2);
+        rc = send_results(L, job, 2);
     else
-        report_failure(L, call, status);
+        report_failure(L, job, status);
     lua_pushinteger(L, rc);
     return 1;
 }
@@ -215,42 +215,46 @@ static int report_protected(lua_State *L)
 }
 
 /* Something around the user's function raised: a hook, a codec, memory. */
-static int report_breakdown(lua_State *L, struct fmL_call *call, int status)
+static int report_breakdown(lua_State *L, struct fmL_job *job, int status)
 {
-    if (is_out_of_memory(L, call, status))
-        return fm_child_exceed(call->child, "memory",
+    if (is_out_of_memory(L, job, status))
+        return fm_child_exceed(job->child, "memory",
                                "the child exceeded limits.memory");
-    fmL_heap_lift(&call->heap);
+    fmL_heap_lift(&job->heap);
     lua_pushcfunction(L, report_protected);
     lua_insert(L, -2);
     if (lua_pcall(L, 1, 0, 0) == LUA_OK)
         return 0;
-    return fm_child_fail(call->child, "not enough memory", NULL);
+    return fm_child_fail(job->child, "not enough memory", NULL);
 }
 
-int fmL_job(fm_child *child, void *ud)
+int fmL_run_job(fm_child *child, void *ud)
 {
-    struct fmL_call *call = ud;
-    lua_State *L = call->thread;
+    const struct fmL_call *call = ud;
     uint64_t limit = call->options->job.limits.memory;
+    lua_State *L = call->thread;
+    struct fmL_job job;
     int status;
     int rc;
 
-    call->child = child;
+    job.child = child;
+    job.call = call;
+    job.thread = L;
     (void)lua_atpanic(L, on_panic);
     /* A thread inherits the hook of its maker; hooks are the host's. */
     lua_sethook(L, NULL, 0, 0);
-    lua_pushlightuserdata(L, call);
+    lua_pushlightuserdata(L, &job);
     fmL_keep(L, FML_KEPT_JOB);
     fmL_heap_rest(L);
-    if (limit != 0)
-        fmL_heap_limit(L, &call->heap, limit);
+    fmL_heap_limit(L, &job.heap, limit);
     lua_pushcfunction(L, run);
-    lua_pushlightuserdata(L, call);
+    lua_pushlightuserdata(L, &job);
     lua_rotate(L, 1, 2);
     status = lua_pcall(L, lua_gettop(L) - 1, 1, 0);
     if (status == LUA_OK)
-        return (int)lua_tointeger(L, -1);
-    rc = report_breakdown(L, call, status);
+        rc = (int)lua_tointeger(L, -1);
+    else
+        rc = report_breakdown(L, &job, status);
+    (void)fm__child_sample(child, NULL, NULL); /* its recorder goes */
     return rc < 0 ? rc : 0;
 }

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 #include <lauxlib.h>
-#include "lua/call.h"
+#include "lua/job.h"
 
 /* The exit code that os.exit's first argument, at `idx`, stands for. */
 static int exit_code(lua_State *L, int idx)
@@ -81,14 +81,20 @@ static int running_exit_code(lua_State *L)
     return EXIT_SUCCESS;
 }
 
-/* The __close of the guard: lua_close() has begun in this process. */
-static int l_guard_close(lua_State *L)
+/* lua_close() has begun in this process, by os.exit(code, true). */
+void fmL_leave_closing(lua_State *L)
 {
     fm_child *child = fm_child_current();
-    const struct fmL_call *call = fmL_get_job(L);
+    const struct fmL_job *job = fmL_get_job(L);
 
-    if (child != NULL && call != NULL)
-        fm_child_exit(child, running_exit_code(call->thread));
+    if (child != NULL && job != NULL)
+        fm_child_exit(child, running_exit_code(job->thread));
+}
+
+/* The __close of the guard. */
+static int l_guard_close(lua_State *L)
+{
+    fmL_leave_closing(L);
     return 0;
 }
 
@@ -102,6 +108,8 @@ void fmL_open_leave(lua_State *L)
     lua_pushcclosure(L, l_exit, 1);
     fmL_keep(L, FML_KEPT_EXIT);
     lua_pop(L, 1);
+    lua_pushliteral(L, "exit");
+    fmL_keep(L, FML_KEPT_NAME_EXIT);
 
     lua_createtable(L, 0, 0);
     lua_createtable(L, 0, 1);
@@ -111,30 +119,27 @@ void fmL_open_leave(lua_State *L)
     fmL_keep(L, FML_KEPT_GUARD);
 }
 
-/* What is to be closed belongs to a stack, and lua_close() closes the main
- * thread's, from its top.  That thread is waiting in this very call or below a
- * coroutine; nothing of it will ever run again in this process. */
-static void guard_main_thread(lua_State *L)
+lua_State *fmL_main_thread(lua_State *L)
 {
     lua_State *main_thread;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
     main_thread = lua_tothread(L, -1);
     lua_pop(L, 1);
-    if (!lua_checkstack(main_thread, LUA_MINSTACK))
+    return main_thread;
+}
+
+/* What is to be closed belongs to a stack, and lua_close() closes the main
+ * thread's, from its top.  That thread is waiting in this very call or below a
+ * coroutine; nothing of it will ever run again in this process. */
+void fmL_leave_guard(lua_State *L, const lua_State *closing)
+{
+    lua_State *main_thread = fmL_main_thread(L);
+
+    fmL_replace(L, FML_KEPT_OS, FML_KEPT_NAME_EXIT, FML_KEPT_EXIT);
+    if (closing == main_thread || !lua_checkstack(main_thread, LUA_MINSTACK))
         return;
     (void)fmL_push_kept(L, FML_KEPT_GUARD);
     lua_xmove(L, main_thread, 1);
     lua_toclose(main_thread, -1);
-}
-
-void fmL_leave_guard(lua_State *L)
-{
-    if (fmL_push_kept(L, FML_KEPT_OS) == LUA_TTABLE) {
-        lua_pushliteral(L, "exit");
-        (void)fmL_push_kept(L, FML_KEPT_EXIT);
-        lua_rawset(L, -3);
-    }
-    lua_pop(L, 1);
-    guard_main_thread(L);
 }

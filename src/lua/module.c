@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include "lua/binding.h"
 #include "lua/leave.h"
+#include "lua/recorder.h"
 
 /* Registry key of the table of enum fmL_kept. */
 static const char kept_key;
@@ -28,14 +29,31 @@ void fmL_keep(lua_State *L, enum fmL_kept key)
     lua_pop(L, 1);
 }
 
-struct fmL_call *fmL_get_job(lua_State *L)
+void fmL_push_all_kept(lua_State *L)
 {
-    struct fmL_call *call;
+    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+}
+
+void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,
+                 enum fmL_kept fn)
+{
+    fmL_push_all_kept(L);
+    if (lua_rawgeti(L, -1, library) == LUA_TTABLE) {
+        lua_rawgeti(L, -2, name);
+        lua_rawgeti(L, -3, fn);
+        lua_rawset(L, -3);
+    }
+    lua_pop(L, 2);
+}
+
+struct fmL_job *fmL_get_job(lua_State *L)
+{
+    struct fmL_job *job;
 
     (void)fmL_push_kept(L, FML_KEPT_JOB);
-    call = lua_touserdata(L, -1);
+    job = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    return call;
+    return job;
 }
 
 bool fmL_in_finalizer(lua_State *L)
@@ -78,6 +96,7 @@ static void open_kept(lua_State *L)
     keep_library(L, FML_KEPT_COROUTINE, "coroutine", NULL);
     keep_library(L, FML_KEPT_RANDOMSEED, "math", "randomseed");
     fmL_open_leave(L);
+    fmL_open_recorder(L);
 }
 
 /* prepare() -> seconds of a fork before, seconds after, bytes collapsed */

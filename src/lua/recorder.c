@@ -2,10 +2,12 @@
 /* The flight recorder's Lua half. */
 #include "lua/recorder.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <lauxlib.h>
-#include "lua/call.h"
+#include "lua/job.h"
+
+/* Room for "source:line". */
+#define WHERE_MAX (LUA_IDSIZE + 16)
 
 #define SAMPLE_MASK (LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT)
 
@@ -26,21 +28,49 @@ static struct fmL_recorder_slot *find_slot(struct fmL_recorder *recorder,
     return NULL;
 }
 
+/* Write "source:line", or "source" without a line.  Async-signal-safe. */
+static void format_line(char where[WHERE_MAX], const char *source, int line)
+{
+    char digits[12];
+    size_t n = 0;
+    size_t len = strnlen(source, LUA_IDSIZE);
+
+    memcpy(where, source, len);
+    if (line > 0) {
+        where[len++] = ':';
+        for (; line > 0; line /= 10)
+            digits[n++] = (char)('0' + line % 10);
+        while (n > 0)
+            where[len++] = digits[--n];
+    }
+    where[len] = '\0';
+}
+
+static void note(const struct fmL_recorder *recorder, const char *source,
+                 int line)
+{
+    char where[WHERE_MAX];
+
+    format_line(where, source, line);
+    fm_child_note(recorder->child, where);
+}
+
 /* In the signal handler.  Touches the hook fields of a thread and nothing
  * else of Lua, in the manner of lua.c's laction(). */
 static void sample(void *ud)
 {
     struct fmL_recorder *recorder = ud;
-    lua_State *L = recorder->running;
     struct fmL_recorder_slot *slot;
+    lua_State *L;
     lua_Hook hook;
 
+    if (recorder == NULL || recorder->busy) /* it stops, or works */
+        return;
     if (!recorder->noted) {
         recorder->noted = 1;
-        fm_child_note(recorder->child, recorder->home);
+        note(recorder, recorder->home, recorder->home_line);
     }
-    if (L == NULL || recorder->busy)
-        return;
+    L = recorder->running;
     hook = lua_gethook(L);
     if (hook == sample_hook) /* still waiting for its next instruction */
         return;
@@ -82,19 +112,16 @@ static void put_back(lua_State *L, struct fmL_recorder *recorder)
 }
 
 /* The line of the innermost Lua function. */
-static void note_line(lua_State *L, fm_child *child)
+static void note_line(lua_State *L, const struct fmL_recorder *recorder)
 {
-    char where[FML_RECORDER_WHERE];
     lua_Debug ar;
     int level;
 
     for (level = 0; lua_getstack(L, level, &ar); level++) {
-        if (lua_getinfo(L, "Sl", &ar) == 0 || ar.currentline < 0)
-            continue;
-        (void)snprintf(where, sizeof where, "%s:%d", ar.short_src,
-                       ar.currentline);
-        fm_child_note(child, where);
-        return;
+        if (lua_getinfo(L, "Sl", &ar) != 0 && ar.currentline > 0) {
+            note(recorder, ar.short_src, ar.currentline);
+            return;
+        }
     }
 }
 
@@ -104,7 +131,7 @@ static void sample_hook(lua_State *L, lua_Debug *ar)
 
     (void)ar;
     put_back(L, recorder);
-    note_line(L, recorder->child);
+    note_line(L, recorder);
 }
 
 /* ----------------------------------------------------------------- coroutines
@@ -140,14 +167,25 @@ static int resume(lua_State *L, lua_State *co, int n,
     return n_results;
 }
 
+/* The recorder, found in the table of all that is kept, at `idx`. */
+static struct fmL_recorder *get_recorder(lua_State *L, int idx)
+{
+    struct fmL_job *job;
+
+    lua_rawgeti(L, idx, FML_KEPT_JOB);
+    job = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return &job->recorder;
+}
+
 static int l_resume(lua_State *L)
 {
     lua_State *co = lua_tothread(L, 1);
+    struct fmL_recorder *recorder = get_recorder(L, lua_upvalueindex(1));
     int n;
 
     luaL_argexpected(L, co != NULL, 1, "thread");
-    n = resume(L, co, lua_gettop(L) - 1,
-               lua_touserdata(L, lua_upvalueindex(1)));
+    n = resume(L, co, lua_gettop(L) - 1, recorder);
     if (n < 0) {
         lua_pushboolean(L, 0);
         lua_insert(L, -2);
@@ -158,12 +196,13 @@ static int l_resume(lua_State *L)
     return n + 1;
 }
 
-/* The function that coroutine.wrap returns. */
+/* The function that coroutine.wrap returns.  Its first upvalue is the
+ * coroutine, as the original's is: see leave.c. */
 static int wrapped(lua_State *L)
 {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-    int n =
-        resume(L, co, lua_gettop(L), lua_touserdata(L, lua_upvalueindex(2)));
+    struct fmL_recorder *recorder = get_recorder(L, lua_upvalueindex(2));
+    int n = resume(L, co, lua_gettop(L), recorder);
     int status;
 
     if (n >= 0)
@@ -194,13 +233,21 @@ static int l_wrap(lua_State *L)
     return 1;
 }
 
-static void replace(lua_State *L, const char *name, lua_CFunction fn,
-                    struct fmL_recorder *recorder)
+/* Keep `fn`, which knows all that is kept, and its name. */
+static void keep_function(lua_State *L, enum fmL_kept key, lua_CFunction fn,
+                          enum fmL_kept name_key, const char *name)
 {
-    lua_pushstring(L, name);
-    lua_pushlightuserdata(L, recorder);
+    fmL_push_all_kept(L);
     lua_pushcclosure(L, fn, 1);
-    lua_rawset(L, -3);
+    fmL_keep(L, key);
+    lua_pushstring(L, name);
+    fmL_keep(L, name_key);
+}
+
+void fmL_open_recorder(lua_State *L)
+{
+    keep_function(L, FML_KEPT_RESUME, l_resume, FML_KEPT_NAME_RESUME, "resume");
+    keep_function(L, FML_KEPT_WRAP, l_wrap, FML_KEPT_NAME_WRAP, "wrap");
 }
 
 /* ---------------------------------------------------------------------- start
@@ -216,16 +263,9 @@ int fmL_recorder_start(lua_State *L, int idx, fm_child *child,
     recorder->running = L;
     lua_pushvalue(L, idx);
     lua_getinfo(L, ">S", &ar);
-    if (ar.linedefined > 0)
-        (void)snprintf(recorder->home, sizeof recorder->home, "%s:%d",
-                       ar.short_src, ar.linedefined);
-    else
-        (void)snprintf(recorder->home, sizeof recorder->home, "%s",
-                       ar.short_src);
-    if (fmL_push_kept(L, FML_KEPT_COROUTINE) == LUA_TTABLE) {
-        replace(L, "resume", l_resume, recorder);
-        replace(L, "wrap", l_wrap, recorder);
-    }
-    lua_pop(L, 1);
+    memcpy(recorder->home, ar.short_src, sizeof recorder->home);
+    recorder->home_line = ar.linedefined;
+    fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_RESUME, FML_KEPT_RESUME);
+    fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_WRAP, FML_KEPT_WRAP);
     return fm__child_sample(child, sample, recorder);
 }

@@ -23,9 +23,6 @@
 /* Threads with a hook of their own that may be away at the same time. */
 #define FML_RECORDER_SLOTS 8
 
-/* Room for "source:line": LUA_IDSIZE and a number. */
-#define FML_RECORDER_WHERE (LUA_IDSIZE + 24)
-
 struct fmL_recorder_slot {
     lua_State *volatile thread; /* NULL: free */
     lua_Hook hook;              /* what was there */
@@ -38,13 +35,17 @@ struct fmL_recorder {
     volatile sig_atomic_t busy;  /* the hook works on the slots */
     volatile sig_atomic_t noted; /* a line was noted */
     struct fmL_recorder_slot slots[FML_RECORDER_SLOTS];
-    char home[FML_RECORDER_WHERE]; /* where the job's function is defined */
+    char home[LUA_IDSIZE]; /* where the job's function is defined */
+    int home_line;
 };
 
-/* Begin: `L` is the job's thread, with its function at `idx`.  Replaces
- * coroutine.resume and coroutine.wrap in the child's `coroutine` table.
- * Returns 0 or a negative code.  [-0, +0, m] */
+/* Begin, until fm__child_sample() says otherwise: `L` is the job's thread, with
+ * its function at `idx`.  Replaces coroutine.resume and coroutine.wrap in the
+ * child's `coroutine` table. Returns 0 or a negative code.  [-0, +0, m] */
 int fmL_recorder_start(lua_State *L, int idx, fm_child *child,
                        struct fmL_recorder *recorder);
+
+/* At load: make the functions that replace others.  [-0, +0, m] */
+void fmL_open_recorder(lua_State *L);
 
 #endif
