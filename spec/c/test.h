@@ -66,34 +66,39 @@ test_fail(const char *file, int line, const char *what)
     _exit(1);
 }
 
+static void __attribute__((unused))
+test_check_int(const char *file, int line, const char *what, long long a,
+               long long b)
+{
+    char text[256];
+
+    if (a == b)
+        return;
+    (void)snprintf(text, sizeof text, "%s is %lld, not %lld", what, a, b);
+    test_fail(file, line, text);
+}
+
+static void __attribute__((unused))
+test_check_str(const char *file, int line, const char *what, const char *a,
+               const char *b)
+{
+    char text[512];
+
+    if (a && b && strcmp(a, b) == 0)
+        return;
+    (void)snprintf(text, sizeof text, "%s is \"%.200s\", not \"%.200s\"", what,
+                   a ? a : "(null)", b ? b : "(null)");
+    test_fail(file, line, text);
+}
+
+/* Expressions, so that a test is as long and as nested as it looks. */
 #define CHECK(condition)                                                       \
-    do {                                                                       \
-        if (!(condition))                                                      \
-            test_fail(__FILE__, __LINE__, #condition);                         \
-    } while (0)
+    ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition))
 
 #define CHECK_INT(a, b)                                                        \
-    do {                                                                       \
-        long long a_ = (long long)(a), b_ = (long long)(b);                    \
-        char text_[256];                                                       \
-        if (a_ != b_) {                                                        \
-            (void)snprintf(text_, sizeof text_, "%s is %lld, not %lld", #a,    \
-                           a_, b_);                                            \
-            test_fail(__FILE__, __LINE__, text_);                              \
-        }                                                                      \
-    } while (0)
+    test_check_int(__FILE__, __LINE__, #a, (long long)(a), (long long)(b))
 
-#define CHECK_STR(a, b)                                                        \
-    do {                                                                       \
-        const char *s_ = (a), *t_ = (b);                                       \
-        char text_[512];                                                       \
-        if (!s_ || !t_ || strcmp(s_, t_) != 0) {                               \
-            (void)snprintf(text_, sizeof text_, "%s is \"%.200s\", not "       \
-                           "\"%.200s\"", #a, s_ ? s_ : "(null)",               \
-                           t_ ? t_ : "(null)");                                \
-            test_fail(__FILE__, __LINE__, text_);                              \
-        }                                                                      \
-    } while (0)
+#define CHECK_STR(a, b) test_check_str(__FILE__, __LINE__, #a, (a), (b))
 
 static int __attribute__((unused)) test_count_fds(void)
 {

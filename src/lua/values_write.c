@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 #include "fork_map.h"
 #include "lua/codec.h"
+#include "wire/number.h"
 
 /* Stack slots for what any step pushes for a while. */
 #define SLOTS_SPARE 16
@@ -98,13 +99,24 @@ static void add_quoted(luaL_Buffer *b, const char *s, size_t len)
     luaL_addstring(b, i < len ? "...\"]" : "\"]");
 }
 
-/* A number key.  The key itself must not be converted, lua_next() needs it. */
+static void add_integer(lua_State *L, luaL_Buffer *b, lua_Integer value)
+{
+    lua_pushinteger(L, value);
+    luaL_addvalue(b);
+}
+
+/* A number key.  Lua would write a float as the locale has it. */
 static void add_number(lua_State *L, luaL_Buffer *b, int key)
 {
-    luaL_addchar(b, '[');
-    lua_pushvalue(L, key);
-    luaL_addvalue(b);
-    luaL_addchar(b, ']');
+    char text[FM__NUMBER_ROOM];
+    double value = lua_tonumberx(L, key, NULL);
+
+    if (lua_isinteger(L, key))
+        add_integer(L, b, lua_tointegerx(L, key, NULL));
+    else if (value - value == 0)
+        luaL_addlstring(b, text, fm__number_format(value, text));
+    else
+        luaL_addstring(b, value > 0 ? "inf" : "-inf");
 }
 
 static void add_key(lua_State *L, luaL_Buffer *b, int key)
@@ -123,7 +135,9 @@ static void add_key(lua_State *L, luaL_Buffer *b, int key)
         }
         return;
     case LUA_TNUMBER:
+        luaL_addchar(b, '[');
         add_number(L, b, key);
+        luaL_addchar(b, ']');
         return;
     case LUA_TBOOLEAN:
         luaL_addstring(b, lua_toboolean(L, key) ? "[true]" : "[false]");
@@ -155,8 +169,7 @@ void fmL_push_path(struct fmL_writer *w, const char *name)
             continue;
         }
         luaL_addchar(&b, '[');
-        lua_pushinteger(L, level->at);
-        luaL_addvalue(&b);
+        add_integer(L, &b, level->at);
         luaL_addchar(&b, ']');
     }
     luaL_pushresult(&b);

@@ -226,6 +226,8 @@ int fm__json_read_string(struct fm__json_reader *reader,
             if (n == 0)
                 return FM_EPROTOCOL;
             p += n;
+            /* A blank between two words is not worth a block. */
+            p += *p == ' ' && p[1] >= 0x80;
         } while (*p >= 0x80);
     }
     *at = p;

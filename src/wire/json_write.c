@@ -158,10 +158,13 @@ static const unsigned char *write_special(struct fm__sink *sink,
             fm__store4(sink->next, word);
             sink->next += len;
             p += len;
-        } else {
-            if (fm__text_is_plain(*p))
-                break;
+        } else if (!fm__text_is_plain(*p)) {
             write_escape(sink, *p++);
+        } else {
+            /* One between two others, such as a blank, is soon copied. */
+            if (end - p < 2 || fm__text_is_plain(p[1]))
+                break;
+            *sink->next++ = *p++;
         }
     }
     return p;
