@@ -44,13 +44,14 @@ describe("the collector of a child", function()
 
     it("lets the closure make garbage without bound #slow", function()
       local peak = fork_map(function()
-        for i = 1, 600 do
+        for i = 1, 1500 do
           local _ = ("x"):rep(1 << 20) .. i
         end
         return process.smaps("Private_Dirty")
       end)
-      -- The budget of 64 MB, and the copy of the heap by one collection.
-      assert.is_true(peak < 500 << 20, ("%d bytes were kept"):format(peak))
+      -- Of 3,000 MB: the budget of 64, a copy of the heap, and as much as the
+      -- collector's pace lets a program make while it goes through that.
+      assert.is_true(peak < 900 << 20, ("%d bytes were kept"):format(peak))
     end)
   end)
 
