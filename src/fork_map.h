@@ -75,15 +75,15 @@ typedef struct fm_child fm_child;
 
 /* Error codes of our own, below every -errno. */
 enum {
-    FM_ECLOSED = -10001,   /* engine closed, or used in another process */
-    FM_EPROTOCOL = -10002, /* bytes that are not ours */
-    FM_EENCODE = -10003,   /* a value that cannot cross */
-    FM_ELIMIT = -10004,    /* a limit of the job was exceeded */
-    FM_EDEPTH = -10005,    /* children of children, deeper than max_depth */
-    FM_ETHREADS = -10006,  /* the host has threads and the policy refuses */
+    FM_ECLOSED = -10001,    /* engine closed, or used in another process */
+    FM_EPROTOCOL = -10002,  /* bytes that are not ours */
+    FM_EENCODE = -10003,    /* a value that cannot cross */
+    FM_ELIMIT = -10004,     /* a limit of the job was exceeded */
+    FM_EDEPTH = -10005,     /* children of children, deeper than max_depth */
+    FM_ETHREADS = -10006,   /* the host has threads and the policy refuses */
     FM_EFORBIDDEN = -10007, /* fm_engine_forbid_direct() was called */
-    FM_ESHARED = -10008,   /* the host's memory is shared with its children */
-    FM_EBUSY = -10009      /* called from inside a callback of the loop */
+    FM_ESHARED = -10008,    /* the host's memory is shared with its children */
+    FM_EBUSY = -10009       /* called from inside a callback of the loop */
 };
 
 /** A short English text for a negative return code; never NULL. */
@@ -189,11 +189,11 @@ FM_API void fm_engine_forbid_direct(fm_engine *engine);
 
 /** Counters of an engine, for tests and monitors. */
 struct fm_engine_stats {
-    uint64_t spawned;  /* children forked so far */
-    uint64_t settled;  /* futures settled so far */
-    unsigned queued;   /* jobs waiting for a slot or for their back-off */
-    unsigned running;  /* children that are not reaped yet */
-    unsigned parked;   /* children that SIGKILL did not end */
+    uint64_t spawned; /* children forked so far */
+    uint64_t settled; /* futures settled so far */
+    unsigned queued;  /* jobs waiting for a slot or for their back-off */
+    unsigned running; /* children that are not reaped yet */
+    unsigned parked;  /* children that SIGKILL did not end */
 };
 
 FM_API void fm_engine_get_stats(const fm_engine *engine,
@@ -276,8 +276,8 @@ struct fm_job_opts {
     unsigned retry_on;  /* bits FM_KIND_BIT(kind) [signal exit no_result] */
     int64_t backoff_ns; /* pause before an attempt, doubled each time [0] */
     struct fm_limits limits;
-    bool has_seed;      /* else every child gets a fresh stream */
-    uint64_t seed;      /* base of fm_child_get_seed() */
+    bool has_seed;       /* else every child gets a fresh stream */
+    uint64_t seed;       /* base of fm_child_get_seed() */
     uint64_t seed_index; /* second word of the seed (item number) */
     enum fm_output output;
     fm_line_cb on_line; /* for FM_OUTPUT_LINES */
@@ -285,9 +285,9 @@ struct fm_job_opts {
     const int *keep_fds; /* descriptors above 2 (and 0) that the child keeps;
                             used when has_keep_fds */
     size_t n_keep_fds;
-    bool has_keep_fds; /* false: all are inherited, as fork does */
-    bool keep_stdin;   /* without keep_fds: leave descriptor 0 alone */
-    int nice;          /* added to the scheduling priority [0] */
+    bool has_keep_fds;         /* false: all are inherited, as fork does */
+    bool keep_stdin;           /* without keep_fds: leave descriptor 0 alone */
+    int nice;                  /* added to the scheduling priority [0] */
     void (*ud_free)(void *ud); /* called once in the parent when no further
                                   attempt can need `ud` */
 };
@@ -453,8 +453,7 @@ FM_API int fm_child_exceed(fm_child *child, const char *limit,
 
 /** Leave now with this exit code: flushes the child's stdio, tells the
  * parent, and _exit()s.  Does not return. */
-FM_API void fm_child_exit(fm_child *child, int code)
-    __attribute__((noreturn));
+FM_API void fm_child_exit(fm_child *child, int code) __attribute__((noreturn));
 
 /** Publish where the job is, for `last` of the outcome.  Truncated to 119
  * bytes.  Async-signal-safe. */

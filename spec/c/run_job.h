@@ -29,8 +29,7 @@ wait_for(fm_engine *engine, fm_future *future)
 }
 
 static fm_future *__attribute__((unused))
-spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-      void *ud)
+spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn, void *ud)
 {
     fm_future *future = NULL;
 

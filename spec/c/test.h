@@ -41,8 +41,8 @@ struct test {
 static struct test tests[TEST_MAX];
 static int n_tests;
 
-static void __attribute__((unused)) test_add(const char *name,
-                                             void (*run)(void))
+static void __attribute__((unused))
+test_add(const char *name, void (*run)(void))
 {
     if (n_tests == TEST_MAX)
         abort();

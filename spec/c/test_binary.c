@@ -229,8 +229,8 @@ struct description {
 };
 
 #define ADD(...)                                                               \
- ((void)(to->len += (size_t)snprintf(to->text + to->len,                       \
-                                     sizeof to->text - to->len, __VA_ARGS__)))
+    ((void)(to->len += (size_t)snprintf(                                       \
+                to->text + to->len, sizeof to->text - to->len, __VA_ARGS__)))
 
 static void describe_run(const struct fm__event *event, struct description *to)
 {

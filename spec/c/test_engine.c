@@ -200,10 +200,10 @@ static int raise_signal(fm_child *child, void *ud)
 
 TEST(every_deadly_signal_is_told)
 {
-    const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,  SIGTRAP,
-                           SIGABRT, SIGBUS,  SIGFPE,  SIGKILL, SIGUSR1,
-                           SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM,
-                           SIGXCPU, SIGXFSZ, SIGVTALRM, SIGSYS, SIGRTMIN};
+    const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT,   SIGILL,  SIGTRAP,
+                           SIGABRT, SIGBUS,  SIGFPE,    SIGKILL, SIGUSR1,
+                           SIGSEGV, SIGUSR2, SIGPIPE,   SIGALRM, SIGTERM,
+                           SIGXCPU, SIGXFSZ, SIGVTALRM, SIGSYS,  SIGRTMIN};
     fm_engine *engine = new_engine();
 
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
@@ -588,8 +588,7 @@ static void on_line(int stream, const char *line, size_t len, void *ud)
 
 TEST(lines_are_handed_over_one_by_one)
 {
-    struct fm_job_opts opts = {.output = FM_OUTPUT_LINES,
-                               .on_line = on_line};
+    struct fm_job_opts opts = {.output = FM_OUTPUT_LINES, .on_line = on_line};
 
     run_job(&opts, print, NULL, is_empty);
     CHECK(strstr(lines, "1:one;1:two;"));
@@ -621,9 +620,8 @@ static int read_zero(fm_child *child, void *ud)
 {
     char byte = 1;
 
-    return read(*(int *)ud, &byte, 1) == 1 && byte == 0
-               ? say_hello(child, NULL)
-               : -errno;
+    return read(*(int *)ud, &byte, 1) == 1 && byte == 0 ? say_hello(child, NULL)
+                                                        : -errno;
 }
 
 TEST(a_descriptor_on_the_list_is_kept)
@@ -951,8 +949,7 @@ TEST(when_the_host_is_killed_its_children_and_theirs_are_gone)
         fm_engine *engine = new_engine();
 
         for (int i = 0; i < 8; i++)
-            (void)spawn(engine, NULL, i % 2 ? spin : leave_a_grandchild,
-                        NULL);
+            (void)spawn(engine, NULL, i % 2 ? spin : leave_a_grandchild, NULL);
         (void)fm_engine_step(engine, 0);
         (void)!write(fds[1], "r", 1);
         for (;;)

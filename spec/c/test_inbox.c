@@ -73,8 +73,7 @@ TEST(a_conversation_may_be_split_at_any_byte)
         fm__inbox_init(&inbox, JOB, 0);
         CHECK_INT(fm__inbox_feed(&inbox, talk.bytes, cut), 0);
         CHECK(cut == talk.len || inbox.ending == FM__ENDING_OPEN);
-        CHECK_INT(
-            fm__inbox_feed(&inbox, talk.bytes + cut, talk.len - cut), 0);
+        CHECK_INT(fm__inbox_feed(&inbox, talk.bytes + cut, talk.len - cut), 0);
         CHECK_INT(inbox.ending, FM__ENDING_ENDED);
         CHECK_INT(inbox.len, 11);
         fm__inbox_done(&inbox);
@@ -219,7 +218,10 @@ TEST(a_pair_whose_first_length_is_too_long_is_refused)
     struct fm__inbox inbox;
     struct talk talk = {.len = 0};
 
-    say(&talk, FM__FRAME_FAIL, "\xff\xff\xff\xff" "abc", 7);
+    say(&talk, FM__FRAME_FAIL,
+        "\xff\xff\xff\xff"
+        "abc",
+        7);
     CHECK_INT(hear(&inbox, &talk), FM_EPROTOCOL);
     fm__inbox_done(&inbox);
 }

@@ -5,7 +5,7 @@
 #include <locale.h>
 #include <math.h>
 #ifdef __SSE2__
-# include <xmmintrin.h>
+#include <xmmintrin.h>
 #endif
 
 #include "wire/number.h"

@@ -133,9 +133,8 @@ TEST(the_bell_is_rung_once_per_sleep_of_the_reader)
 TEST(a_ring_between_two_processes_keeps_every_byte_in_order)
 {
     enum { TOTAL = 1 << 20 };
-    struct fm__ring_shared *front =
-        mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-             -1, 0);
+    struct fm__ring_shared *front = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+                                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     unsigned char *room = (unsigned char *)front + 4096;
     struct fm__ring ring;
     unsigned char expect = 0;

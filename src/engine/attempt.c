@@ -334,8 +334,7 @@ static void drain_ring(fm_future *future, size_t most)
     size_t taken = 0;
     int rc = 0;
 
-    while (rc == 0 && taken < most &&
-           future->inbox.ending == FM__ENDING_OPEN) {
+    while (rc == 0 && taken < most && future->inbox.ending == FM__ENDING_OPEN) {
         const unsigned char *data;
         long n = fm__ring_peek(ring, &data);
 
@@ -427,8 +426,7 @@ static void finish_outputs(fm_future *future)
     engine->in_callback = true;
     for (int i = 0; i < 2; i++) {
         close_output(future, i);
-        fm__output_finish(&future->outputs[i], opts->on_line,
-                          opts->on_line_ud);
+        fm__output_finish(&future->outputs[i], opts->on_line, opts->on_line_ud);
         fm__output_get(&future->outputs[i], &future->outcome.output[i]);
     }
     engine->in_callback = nested;

@@ -11,11 +11,11 @@
 
 /* Tags of result formats (fm_child_set_format, fm_outcome.format). */
 enum fm__format {
-    FM__FORMAT_BYTES = 0,  /* C hosts: opaque */
-    FM__FORMAT_JSON = 1,   /* one JSON text and '\n' per value, nil is "" */
-    FM__FORMAT_LUA = 2,    /* binary codec */
-    FM__FORMAT_CJSON = 3,  /* as JSON, written by lua-cjson */
-    FM__FORMAT_CUSTOM = 4  /* the string that a pair's encode returned */
+    FM__FORMAT_BYTES = 0, /* C hosts: opaque */
+    FM__FORMAT_JSON = 1,  /* one JSON text and '\n' per value, nil is "" */
+    FM__FORMAT_LUA = 2,   /* binary codec */
+    FM__FORMAT_CJSON = 3, /* as JSON, written by lua-cjson */
+    FM__FORMAT_CUSTOM = 4 /* the string that a pair's encode returned */
 };
 
 /* The sink that writes straight into the child's ring.  Its `restart` is

@@ -59,9 +59,8 @@ void fm__engine_warn(fm_engine *engine, const char *message)
     }
     len = snprintf(line, sizeof line, "%s\n", message);
     if (len > 0)
-        (void)!fm__sys.write(2, line,
-                             (size_t)len < sizeof line ? (size_t)len
-                                                       : sizeof line - 1);
+        (void)!fm__sys.write(
+            2, line, (size_t)len < sizeof line ? (size_t)len : sizeof line - 1);
 }
 
 static void take_opts(fm_engine *engine, const struct fm_engine_opts *opts)
@@ -126,8 +125,8 @@ static int open_parts(fm_engine *engine)
     if (rc == 0) {
         /* Children ring it; it is theirs too. */
         fm__fd_keep(engine->bell.ring_fd, true);
-        rc = fm__poller_add(&engine->poller, engine->bell.hear_fd,
-                            FM__BELL_TAG);
+        rc =
+            fm__poller_add(&engine->poller, engine->bell.hear_fd, FM__BELL_TAG);
     }
     if (rc == 0) {
         engine->null_fd = open_null();
@@ -429,8 +428,7 @@ static void leave_ready(fm_engine *engine)
     if (engine->poller.timer_fd < 0)
         return;
     if (go_to_sleep(engine) || engine->due.first ||
-        (engine->queue.first &&
-         engine->n_running < engine->opts.max_children))
+        (engine->queue.first && engine->n_running < engine->opts.max_children))
         fm__bell_ring(&engine->bell);
     (void)fm__poller_set_deadline(&engine->poller, next_time(engine));
 }
@@ -472,8 +470,8 @@ int64_t fm_engine_timeout(fm_engine *engine)
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return -1;
-    if (engine->due.first || (engine->queue.first &&
-                              engine->n_running < engine->opts.max_children))
+    if (engine->due.first ||
+        (engine->queue.first && engine->n_running < engine->opts.max_children))
         return 0;
     now = fm__clock_now();
     at = next_time(engine);
@@ -490,8 +488,8 @@ static void stop_everything(fm_engine *engine, int64_t grace_ns)
     int64_t now = fm__clock_now();
 
     while (engine->queue.first || engine->waiting.first) {
-        fm_future *future = engine->queue.first ? engine->queue.first
-                                                : engine->waiting.first;
+        fm_future *future =
+            engine->queue.first ? engine->queue.first : engine->waiting.first;
 
         fm__outcome_set_plain(future, FM_CLOSED, 0, "the engine was closed");
         fm__future_settle(future);

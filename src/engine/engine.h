@@ -47,8 +47,8 @@ struct fm_future {
     unsigned refs;
     enum fm_state state;
     enum fm__stop stop;
-    enum fm_kind stop_kind;   /* why, when stop is not NONE */
-    struct fm_job_opts opts;  /* strings and lists are ours */
+    enum fm_kind stop_kind;  /* why, when stop is not NONE */
+    struct fm_job_opts opts; /* strings and lists are ours */
     fm_job_fn fn;
     void *ud;
     uint64_t job;
@@ -62,8 +62,8 @@ struct fm_future {
     struct fm__channel *channel;
     struct fm__output outputs[2];
     struct fm__inbox inbox;
-    bool is_gone;      /* the process has ended */
-    int spawn_rc;      /* negative: the attempt could not be started */
+    bool is_gone; /* the process has ended */
+    int spawn_rc; /* negative: the attempt could not be started */
     const char *spawn_step;
     int64_t started_at, next_at; /* next_at: start, stop or back-off time */
     int64_t timeout_at;
@@ -99,12 +99,7 @@ struct fm_engine {
 };
 
 /* Pollers tell a slot and what of it: tag = slot * 4 + kind. */
-enum fm__tag {
-    FM__TAG_PID,
-    FM__TAG_STDOUT,
-    FM__TAG_STDERR,
-    FM__TAG_BELL
-};
+enum fm__tag { FM__TAG_PID, FM__TAG_STDOUT, FM__TAG_STDERR, FM__TAG_BELL };
 
 #define FM__BELL_TAG ((uint64_t)FM__TAG_BELL)
 

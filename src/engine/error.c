@@ -19,8 +19,7 @@ static const struct {
      "the host has other threads and on_threads refuses to fork"},
     {FM_EFORBIDDEN, "FM_EFORBIDDEN",
      "this engine was told not to fork the host directly"},
-    {FM_ESHARED, "FM_ESHARED",
-     "the host's memory is shared with its children"},
+    {FM_ESHARED, "FM_ESHARED", "the host's memory is shared with its children"},
     {FM_EBUSY, "FM_EBUSY", "called from inside a callback of the loop"},
 };
 
@@ -30,13 +29,13 @@ static const struct {
     int code;
     const char *name;
 } errnos[] = {
-    {EAGAIN, "EAGAIN"},   {EBADF, "EBADF"},   {EBUSY, "EBUSY"},
-    {ECHILD, "ECHILD"},   {EEXIST, "EEXIST"}, {EFAULT, "EFAULT"},
-    {EINTR, "EINTR"},     {EINVAL, "EINVAL"}, {EIO, "EIO"},
-    {EMFILE, "EMFILE"},   {ENFILE, "ENFILE"}, {ENOENT, "ENOENT"},
-    {ENOMEM, "ENOMEM"},   {ENOSPC, "ENOSPC"}, {ENOSYS, "ENOSYS"},
-    {EPERM, "EPERM"},     {EPIPE, "EPIPE"},   {ESRCH, "ESRCH"},
-    {EACCES, "EACCES"},   {ENODEV, "ENODEV"}, {ECANCELED, "ECANCELED"},
+    {EAGAIN, "EAGAIN"},       {EBADF, "EBADF"},   {EBUSY, "EBUSY"},
+    {ECHILD, "ECHILD"},       {EEXIST, "EEXIST"}, {EFAULT, "EFAULT"},
+    {EINTR, "EINTR"},         {EINVAL, "EINVAL"}, {EIO, "EIO"},
+    {EMFILE, "EMFILE"},       {ENFILE, "ENFILE"}, {ENOENT, "ENOENT"},
+    {ENOMEM, "ENOMEM"},       {ENOSPC, "ENOSPC"}, {ENOSYS, "ENOSYS"},
+    {EPERM, "EPERM"},         {EPIPE, "EPIPE"},   {ESRCH, "ESRCH"},
+    {EACCES, "EACCES"},       {ENODEV, "ENODEV"}, {ECANCELED, "ECANCELED"},
     {ETIMEDOUT, "ETIMEDOUT"},
 };
 

@@ -110,8 +110,7 @@ void fm__future_stop(fm_future *future, enum fm__stop to, enum fm_kind kind,
     case FM__STOP_ASKED:
         send(future, SIGTERM);
         send(future, SIGCONT); /* a stopped process hears nothing else */
-        enter_stop(future, to,
-                   fm__clock_after(now, fm__future_grace(future)));
+        enter_stop(future, to, fm__clock_after(now, fm__future_grace(future)));
         break;
     case FM__STOP_FORCED:
         send(future, SIGKILL);

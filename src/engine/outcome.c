@@ -110,8 +110,7 @@ static void decide_stopped(fm_future *future)
         decide_spawn(future, future->spawn_rc, future->spawn_step);
         break;
     default:
-        set(future, FM_PROTOCOL,
-            "the child sent bytes that are not a result");
+        set(future, FM_PROTOCOL, "the child sent bytes that are not a result");
         break;
     }
 }
@@ -131,9 +130,8 @@ static void decide_signal(fm_future *future, int sig)
 static void decide_by_status(fm_future *future,
                              const struct fm__exit_status *status)
 {
-    const char *limit =
-        fm__limits_name(&future->opts.limits, status->signal,
-                        status->user_ns + status->sys_ns);
+    const char *limit = fm__limits_name(&future->opts.limits, status->signal,
+                                        status->user_ns + status->sys_ns);
 
     if (limit) {
         decide_limit(future, limit);
@@ -141,8 +139,7 @@ static void decide_by_status(fm_future *future,
     } else if (status->signal != 0) {
         decide_signal(future, status->signal);
     } else if (!fm__inbox_is_between(&future->inbox)) {
-        set(future, FM_PROTOCOL,
-            "the child ended in the middle of its result");
+        set(future, FM_PROTOCOL, "the child ended in the middle of its result");
     } else if (!status->known) {
         set(future, FM_NO_RESULT,
             "the child ended without a result; its status was taken by the "
@@ -175,16 +172,14 @@ static void fill_last(fm_future *future)
         fm__flight_read(future->channel->flight, last->where);
 }
 
-void fm__outcome_decide(fm_future *future,
-                        const struct fm__exit_status *status)
+void fm__outcome_decide(fm_future *future, const struct fm__exit_status *status)
 {
     struct fm_outcome *outcome = &future->outcome;
 
     outcome->name = future->opts.name;
     outcome->attempt = future->attempt;
-    outcome->exit_code = status->known && status->signal == 0
-                             ? status->exit_code
-                             : -1;
+    outcome->exit_code =
+        status->known && status->signal == 0 ? status->exit_code : -1;
     outcome->usage.user_ns = status->user_ns;
     outcome->usage.sys_ns = status->sys_ns;
     outcome->usage.max_rss = status->max_rss;

@@ -20,9 +20,9 @@ void fm__trace(const fm_future *future, const char *from, const char *to)
 const char *fm__state_name(enum fm_state state)
 {
     static const char *const names[] = {
-        [FM_QUEUED] = "queued",     [FM_STARTING] = "starting",
-        [FM_RUNNING] = "running",   [FM_DRAINING] = "draining",
-        [FM_BACKOFF] = "backoff",   [FM_SETTLED] = "settled",
+        [FM_QUEUED] = "queued",   [FM_STARTING] = "starting",
+        [FM_RUNNING] = "running", [FM_DRAINING] = "draining",
+        [FM_BACKOFF] = "backoff", [FM_SETTLED] = "settled",
     };
 
     return names[state];

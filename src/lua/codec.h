@@ -25,9 +25,9 @@ struct fmL_codec {
 };
 
 #define FML_CODEC_INIT                                                         \
- {                                                                             \
-  FML_CODEC_AUTO, LUA_NOREF, LUA_NOREF                                         \
- }
+    {                                                                          \
+        FML_CODEC_AUTO, LUA_NOREF, LUA_NOREF                                   \
+    }
 
 /* Take the codec that the option value at `idx` says: nil (auto), a name, or
  * a table {encode = fn, decode = fn}; load lua-cjson when it is asked for.

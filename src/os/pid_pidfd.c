@@ -13,7 +13,7 @@
 #include "os/pid_status.h"
 #include "os/sys.h"
 
-#define SIGNAL_PROCESS_GROUP 4u /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */
+#define SIGNAL_PROCESS_GROUP 4u      /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */
 #define INFO_EXIT (UINT64_C(1) << 3) /* PIDFD_INFO_EXIT, Linux 6.15 */
 
 /* struct pidfd_info of the kernel, first version. */

@@ -38,9 +38,8 @@ int fm__poller_add(struct fm__poller *poller, int fd, uint64_t tag)
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN;
     event.data.u64 = tag;
-    return fm__sys.epoll_ctl(poller->fd, EPOLL_CTL_ADD, fd, &event) < 0
-               ? -errno
-               : 0;
+    return fm__sys.epoll_ctl(poller->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno
+                                                                        : 0;
 }
 
 void fm__poller_remove(struct fm__poller *poller, int fd)
@@ -74,8 +73,8 @@ int fm__poller_fd(struct fm__poller *poller)
 
     if (poller->timer_fd >= 0)
         return poller->fd;
-    fd = fm__fd_adopt(fm__sys.timerfd_create(CLOCK_MONOTONIC,
-                                             TFD_CLOEXEC | TFD_NONBLOCK));
+    fd = fm__fd_adopt(
+        fm__sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (fd < 0)
         return fd;
     rc = fm__poller_add(poller, fd, TIMER_TAG);

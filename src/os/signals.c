@@ -17,8 +17,7 @@ int fm__signals_block(sigset_t *ret_old)
     sigset_t all;
 
     (void)sigfillset(&all);
-    return fm__sys.pthread_sigmask(SIG_SETMASK, &all, ret_old) < 0 ? -errno
-                                                                    : 0;
+    return fm__sys.pthread_sigmask(SIG_SETMASK, &all, ret_old) < 0 ? -errno : 0;
 }
 
 void fm__signals_restore(const sigset_t *old)
@@ -50,8 +49,7 @@ int fm__signals_reset(void)
     for (int sig = 1; sig < NSIG; sig++) {
         if (sig == SIGKILL || sig == SIGSTOP || is_library_signal(sig))
             continue;
-        fresh.sa_handler =
-            sig == SIGTTIN || sig == SIGTTOU ? SIG_IGN : SIG_DFL;
+        fresh.sa_handler = sig == SIGTTIN || sig == SIGTTOU ? SIG_IGN : SIG_DFL;
         if (fm__sys.sigaction(sig, &fresh, NULL) < 0)
             return -errno;
     }
@@ -66,20 +64,15 @@ const char *fm__signal_name(int sig)
         int number;
         const char *name;
     } names[] = {
-        {SIGHUP, "SIGHUP"},       {SIGINT, "SIGINT"},
-        {SIGQUIT, "SIGQUIT"},     {SIGILL, "SIGILL"},
-        {SIGTRAP, "SIGTRAP"},     {SIGABRT, "SIGABRT"},
-        {SIGBUS, "SIGBUS"},       {SIGFPE, "SIGFPE"},
-        {SIGKILL, "SIGKILL"},     {SIGUSR1, "SIGUSR1"},
-        {SIGSEGV, "SIGSEGV"},     {SIGUSR2, "SIGUSR2"},
-        {SIGPIPE, "SIGPIPE"},     {SIGALRM, "SIGALRM"},
-        {SIGTERM, "SIGTERM"},     {SIGCHLD, "SIGCHLD"},
-        {SIGCONT, "SIGCONT"},     {SIGSTOP, "SIGSTOP"},
-        {SIGTSTP, "SIGTSTP"},     {SIGTTIN, "SIGTTIN"},
-        {SIGTTOU, "SIGTTOU"},     {SIGURG, "SIGURG"},
-        {SIGXCPU, "SIGXCPU"},     {SIGXFSZ, "SIGXFSZ"},
-        {SIGVTALRM, "SIGVTALRM"}, {SIGPROF, "SIGPROF"},
-        {SIGSYS, "SIGSYS"},
+        {SIGHUP, "SIGHUP"},       {SIGINT, "SIGINT"},   {SIGQUIT, "SIGQUIT"},
+        {SIGILL, "SIGILL"},       {SIGTRAP, "SIGTRAP"}, {SIGABRT, "SIGABRT"},
+        {SIGBUS, "SIGBUS"},       {SIGFPE, "SIGFPE"},   {SIGKILL, "SIGKILL"},
+        {SIGUSR1, "SIGUSR1"},     {SIGSEGV, "SIGSEGV"}, {SIGUSR2, "SIGUSR2"},
+        {SIGPIPE, "SIGPIPE"},     {SIGALRM, "SIGALRM"}, {SIGTERM, "SIGTERM"},
+        {SIGCHLD, "SIGCHLD"},     {SIGCONT, "SIGCONT"}, {SIGSTOP, "SIGSTOP"},
+        {SIGTSTP, "SIGTSTP"},     {SIGTTIN, "SIGTTIN"}, {SIGTTOU, "SIGTTOU"},
+        {SIGURG, "SIGURG"},       {SIGXCPU, "SIGXCPU"}, {SIGXFSZ, "SIGXFSZ"},
+        {SIGVTALRM, "SIGVTALRM"}, {SIGPROF, "SIGPROF"}, {SIGSYS, "SIGSYS"},
 #ifdef SIGSTKFLT
         {SIGSTKFLT, "SIGSTKFLT"},
 #endif

@@ -162,21 +162,20 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
 
 #define FM__SYS_ENTRIES                                                        \
     {                                                                          \
-        .malloc = malloc, .calloc = calloc, .realloc = realloc,                \
-        .free = free, .fork = fork, .getpid = getpid, .getppid = getppid,      \
-        .getpgrp = getpgrp,                                                    \
-        .pipe2 = pipe2, .fcntl = sys_fcntl, .close = close, .dup2 = dup2,      \
-        .dup3 = dup3, .open = sys_open, .fstat = fstat, .read = read,          \
-        .write = write, .poll = sys_poll, .mmap = mmap, .munmap = munmap,      \
-        .madvise = madvise, .kill = kill, .setpgid = setpgid,                  \
-        .sigaction = sigaction, .pthread_sigmask = sys_sigmask,                \
-        .sigaltstack = sigaltstack, .setrlimit = sys_setrlimit,                \
-        .getrlimit = sys_getrlimit, .getrusage = sys_getrusage,                \
-        .setpriority = sys_setpriority, .getpriority = sys_getpriority,        \
-        .clock_gettime = clock_gettime, .nanosleep = nanosleep,                \
-        .timer_create = timer_create, .timer_settime = timer_settime,          \
-        .wait_look = sys_wait_look, .wait4 = wait4, .exit_now = _exit,                 \
-        FM__SYS_LINUX_ENTRIES                                                  \
+        .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
+        .fork = fork, .getpid = getpid, .getppid = getppid,                    \
+        .getpgrp = getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,                \
+        .close = close, .dup2 = dup2, .dup3 = dup3, .open = sys_open,          \
+        .fstat = fstat, .read = read, .write = write, .poll = sys_poll,        \
+        .mmap = mmap, .munmap = munmap, .madvise = madvise, .kill = kill,      \
+        .setpgid = setpgid, .sigaction = sigaction,                            \
+        .pthread_sigmask = sys_sigmask, .sigaltstack = sigaltstack,            \
+        .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
+        .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \
+        .getpriority = sys_getpriority, .clock_gettime = clock_gettime,        \
+        .nanosleep = nanosleep, .timer_create = timer_create,                  \
+        .timer_settime = timer_settime, .wait_look = sys_wait_look,            \
+        .wait4 = wait4, .exit_now = _exit, FM__SYS_LINUX_ENTRIES               \
     }
 
 #ifdef FM_TESTING

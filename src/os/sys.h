@@ -60,7 +60,7 @@ struct pollfd;
     X(int, getrusage, (int who, struct rusage *usage))                         \
     X(int, setpriority, (int which, int who, int value))                       \
     X(int, getpriority, (int which, int who))                                  \
-    X(int, clock_gettime, (clockid_t id, struct timespec *ts))                 \
+    X(int, clock_gettime, (clockid_t id, struct timespec * ts))                \
     X(int, nanosleep, (const struct timespec *want, struct timespec *left))    \
     X(int, timer_create,                                                       \
       (clockid_t id, struct sigevent * event, timer_t * timer))                \
@@ -68,8 +68,7 @@ struct pollfd;
       (timer_t timer, int flags, const struct itimerspec *new,                 \
        struct itimerspec *old))                                                \
     X(int, wait_look, (pid_t pid, siginfo_t * info, int options))              \
-    X(pid_t, wait4,                                                            \
-      (pid_t pid, int *status, int options, struct rusage *usage))
+    X(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *usage))
 
 #ifdef __linux__
 #define FM__SYS_LINUX(X)                                                       \

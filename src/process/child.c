@@ -194,8 +194,7 @@ static int start_ticks(struct fm_child *child)
     return 0;
 }
 
-void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud),
-                           void *ud)
+void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud)
 {
     child->sample_ud = ud;
     child->sample = sample;
@@ -324,8 +323,7 @@ static void put_in_order(struct fm_child *child)
         not_started(child, step, rc);
 }
 
-static _Noreturn void child_main(const struct fm__launch *launch,
-                                 pid_t parent)
+static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
 {
     struct fm_child child;
     int rc;
@@ -339,8 +337,8 @@ static _Noreturn void child_main(const struct fm__launch *launch,
     child.channel = launch->channel;
     child.pid = fm__sys.getpid();
     child.parent = parent;
-    fm__outbox_init(&child.outbox, &launch->channel->ring, launch->bell,
-                    parent, launch->job);
+    fm__outbox_init(&child.outbox, &launch->channel->ring, launch->bell, parent,
+                    launch->job);
     child.outbox.limit = launch->opts->limits.result;
     current = &child;
     depth++;

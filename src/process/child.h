@@ -38,8 +38,7 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
 
 /* For engine/bind.h */
 struct fm__sink *fm__child_get_sink(fm_child *child);
-void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud),
-                           void *ud);
+void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud);
 
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__child_depth(void);

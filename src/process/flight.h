@@ -29,10 +29,10 @@ enum fm__gate {
 };
 
 struct fm__flight {
-    _Atomic uint32_t gate;      /* enum fm__gate */
-    _Atomic uint32_t stage;     /* enum fm__stage */
-    _Atomic uint32_t sampler;   /* signal that asks for a sample, 0: none */
-    _Atomic uint32_t notes;     /* how many notes were finished */
+    _Atomic uint32_t gate;    /* enum fm__gate */
+    _Atomic uint32_t stage;   /* enum fm__stage */
+    _Atomic uint32_t sampler; /* signal that asks for a sample, 0: none */
+    _Atomic uint32_t notes;   /* how many notes were finished */
     char where[FM__FLIGHT_WHERE];
 };
 

@@ -23,10 +23,10 @@ struct fm__outbox {
     struct fm__sink sink; /* first: more() and restart() find the outbox */
     struct fm__ring ring; /* the writer's side */
     struct fm__bell bell;
-    int parent;    /* its process id, to notice its death while waiting */
+    int parent; /* its process id, to notice its death while waiting */
     uint64_t job;
-    uint64_t limit; /* most bytes of data, 0: none */
-    uint64_t total; /* bytes of data since the last restart */
+    uint64_t limit;       /* most bytes of data, 0: none */
+    uint64_t total;       /* bytes of data since the last restart */
     unsigned char *frame; /* where the open data frame's header goes */
     bool bounced;         /* it is in `bounce`, not in the ring */
     bool closed;          /* END, EXITED or START_FAILED was written */

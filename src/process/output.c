@@ -98,8 +98,8 @@ static void split_lines(struct fm__output *output, const char *p, size_t n,
         const char *newline = memchr(p, '\n', n);
         size_t want = newline ? (size_t)(newline - p) : n;
         size_t room = FM__OUTPUT_LINE - output->len;
-        size_t fit = make_room(output, want < room ? want : room,
-                               FM__OUTPUT_LINE);
+        size_t fit =
+            make_room(output, want < room ? want : room, FM__OUTPUT_LINE);
 
         if (fit > 0)
             memcpy(output->data + output->len, p, fit);

@@ -33,8 +33,7 @@ struct fm__output {
     }
 
 /* Parent, before the fork.  0 or -errno. */
-int fm__output_open(struct fm__output *output, enum fm_output mode,
-                    int stream);
+int fm__output_open(struct fm__output *output, enum fm_output mode, int stream);
 
 /* Parent, after the fork. */
 void fm__output_forget_child_end(struct fm__output *output);
@@ -44,8 +43,7 @@ void fm__output_forget_child_end(struct fm__output *output);
 bool fm__output_pump(struct fm__output *output, fm_line_cb on_line, void *ud);
 
 /* Parent: nothing more comes; the last line may lack its newline. */
-void fm__output_finish(struct fm__output *output, fm_line_cb on_line,
-                       void *ud);
+void fm__output_finish(struct fm__output *output, fm_line_cb on_line, void *ud);
 
 /* Parent: what was captured, in one piece, valid until _done. */
 void fm__output_get(struct fm__output *output, struct fm_captured *ret);

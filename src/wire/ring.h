@@ -22,11 +22,11 @@
 
 /* In shared memory. */
 struct fm__ring_shared {
-    _Alignas(64) _Atomic uint64_t tail; /* bytes ever written */
-    _Alignas(64) _Atomic uint64_t head; /* bytes ever read */
+    _Alignas(64) _Atomic uint64_t tail;   /* bytes ever written */
+    _Alignas(64) _Atomic uint64_t head;   /* bytes ever read */
     _Alignas(64) _Atomic uint32_t asleep; /* the reader wants its bell rung */
-    _Atomic uint32_t starved; /* the writer waits for room ... */
-    _Atomic uint32_t room;    /* ... on this word, changed to wake it */
+    _Atomic uint32_t starved;             /* the writer waits for room ... */
+    _Atomic uint32_t room; /* ... on this word, changed to wake it */
 };
 
 struct fm__ring {

@@ -17,7 +17,7 @@
 #include "wire/word.h"
 
 #ifdef __SSE2__
-# include <emmintrin.h>
+#include <emmintrin.h>
 #endif
 
 #define FM__EACH_BYTE(byte) (0x0101010101010101u * (byte))
@@ -46,7 +46,7 @@ static inline uint64_t fm__text_special8(uint64_t word)
  */
 #ifdef __SSE2__
 
-# define FM__TEXT_BLOCK 16
+#define FM__TEXT_BLOCK 16
 
 /* The comparison is signed: what is below 0x20 includes what is above 0x7f. */
 static inline unsigned fm__text_plain16(__m128i block)
@@ -76,7 +76,7 @@ static inline unsigned fm__text_copy_block(unsigned char *to,
 
 #else
 
-# define FM__TEXT_BLOCK 8
+#define FM__TEXT_BLOCK 8
 
 static inline unsigned fm__text_block(const unsigned char *p)
 {

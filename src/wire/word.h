@@ -10,11 +10,11 @@
 #include <string.h>
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-# define FM__FIRST_BYTE_LOW(word) __builtin_bswap64(word)
-# define FM__FIRST_BYTE_LOW4(word) __builtin_bswap32(word)
+#define FM__FIRST_BYTE_LOW(word) __builtin_bswap64(word)
+#define FM__FIRST_BYTE_LOW4(word) __builtin_bswap32(word)
 #else
-# define FM__FIRST_BYTE_LOW(word) (word)
-# define FM__FIRST_BYTE_LOW4(word) (word)
+#define FM__FIRST_BYTE_LOW(word) (word)
+#define FM__FIRST_BYTE_LOW4(word) (word)
 #endif
 
 static inline uint64_t fm__load8(const void *p)
