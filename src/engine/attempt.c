@@ -82,10 +82,10 @@ static int take_slot(fm_future *future)
         }
     }
     size = n > 0 ? n * 2 : 4;
-    slots = fm__sys.realloc(engine->slots, size * sizeof *slots);
+    slots = fm__sys.realloc(engine->slots, size * sizeof(fm_future *));
     if (!slots)
         return -ENOMEM;
-    memset(slots + n, 0, (size - n) * sizeof *slots);
+    memset(slots + n, 0, (size - n) * sizeof(fm_future *));
     engine->slots = slots;
     engine->n_slots = size;
     slots[n] = future;

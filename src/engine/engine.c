@@ -28,9 +28,6 @@
 #define BLIND_WAIT_NS (10 * FM__NS_PER_MS)
 #define BLIND_WAIT_END_NS (FM__NS_PER_MS)
 
-/* What close adds to the longest grace before it leaves a child behind. */
-#define CLOSE_EXTRA_NS (FM__NS_PER_S / 2)
-
 #define TAGS 64
 
 bool fm__engine_is_ours(const fm_engine *engine)
@@ -97,7 +94,7 @@ static int open_null(void)
 }
 
 /* Everything but the memory; accepts a half-built engine. */
-static void close_parts(fm_engine *engine)
+void fm__engine_close_parts(fm_engine *engine)
 {
     while (engine->idle) {
         struct fm__channel *channel = engine->idle;
@@ -158,7 +155,7 @@ int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
     engine->next_job = engine->random[0] | 1;
     rc = open_parts(engine);
     if (rc < 0) {
-        close_parts(engine);
+        fm__engine_close_parts(engine);
         fm__fds_close();
         fm__sys.free(engine);
         return rc;
@@ -210,7 +207,7 @@ static void fail_start(fm_future *future, int rc)
     fm__future_settle(future);
 }
 
-static void start_queued(fm_engine *engine)
+void fm__engine_start_queued(fm_engine *engine)
 {
     while (engine->queue.first &&
            engine->n_running < engine->opts.max_children) {
@@ -360,7 +357,7 @@ static bool is_idle(const fm_engine *engine)
 
 /* Callbacks of what has settled so far; those that they cause come next
  * time. */
-static int run_due(fm_engine *engine)
+int fm__engine_run_due(fm_engine *engine)
 {
     struct fm__list batch = {NULL, NULL};
     int n = 0;
@@ -389,7 +386,7 @@ static int run_due(fm_engine *engine)
     return n;
 }
 
-static int step(fm_engine *engine, int64_t timeout_ns)
+int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
 {
     int64_t deadline = 0;
     int rc = 0;
@@ -402,7 +399,7 @@ static int step(fm_engine *engine, int64_t timeout_ns)
         pump_all(engine);
         if (engine->waiting.first)
             requeue_waiting(engine, fm__clock_now());
-        start_queued(engine);
+        fm__engine_start_queued(engine);
         if (engine->due.first)
             deadline = 0; /* look, but do not wait */
         rc = listen_once(engine, deadline);
@@ -415,8 +412,8 @@ static int step(fm_engine *engine, int64_t timeout_ns)
             break;
     }
     if (engine->due.first) {
-        start_queued(engine);
-        return run_due(engine);
+        fm__engine_start_queued(engine);
+        return fm__engine_run_due(engine);
     }
     return rc < 0 ? rc : 0;
 }
@@ -443,7 +440,7 @@ int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
         return FM_EBUSY;
     if (is_idle(engine) && !engine->parked)
         return 0;
-    rc = step(engine, timeout_ns);
+    rc = fm__engine_step(engine, timeout_ns);
     if (engine->free_after_step) {
         fm_engine_free(engine);
         return rc;
@@ -479,241 +476,6 @@ int64_t fm_engine_timeout(fm_engine *engine)
     at = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
     at = blind < at ? blind : at;
     return at == FM__NEVER ? -1 : at;
-}
-
-/* ---------------------------------------------------------------- close */
-
-static void stop_everything(fm_engine *engine, int64_t grace_ns)
-{
-    int64_t now = fm__clock_now();
-
-    while (engine->queue.first || engine->waiting.first) {
-        fm_future *future =
-            engine->queue.first ? engine->queue.first : engine->waiting.first;
-
-        fm__outcome_set_plain(future, FM_CLOSED, 0, "the engine was closed");
-        fm__future_settle(future);
-    }
-    for (unsigned i = 0; i < engine->n_slots; i++) {
-        fm_future *future = engine->slots[i];
-
-        if (!future || future->inbox.ending == FM__ENDING_ENDED)
-            continue;
-        fm__future_stop(future,
-                        grace_ns == 0 ? FM__STOP_FORCED : FM__STOP_ASKED,
-                        FM_CLOSED, now);
-        if (grace_ns > 0 && future->stop == FM__STOP_ASKED &&
-            future->next_at > fm__clock_after(now, grace_ns))
-            future->next_at = fm__clock_after(now, grace_ns);
-    }
-}
-
-static int64_t longest_grace(const fm_engine *engine)
-{
-    int64_t longest = 0;
-
-    for (unsigned i = 0; i < engine->n_slots; i++) {
-        if (engine->slots[i]) {
-            int64_t grace = fm__future_grace(engine->slots[i]);
-
-            longest = grace > longest ? grace : longest;
-        }
-    }
-    return longest;
-}
-
-/* What SIGKILL did not end within the bound is given up on. */
-static void abandon_rest(fm_engine *engine)
-{
-    for (unsigned i = 0; i < engine->n_slots; i++) {
-        fm_future *future = engine->slots[i];
-
-        if (!future)
-            continue;
-        fm__future_stop(future, FM__STOP_FORCED, FM_CLOSED, fm__clock_now());
-        future->next_at = 0;
-        (void)fm__attempt_check_time(future, fm__clock_now());
-    }
-    fm__attempt_reap_parked(engine, true);
-}
-
-static void run_down(fm_engine *engine, int64_t grace_ns)
-{
-    int64_t bound = grace_ns >= 0 ? grace_ns : longest_grace(engine);
-    int64_t until;
-
-    stop_everything(engine, grace_ns);
-    until = fm__clock_after(fm__clock_now(),
-                            fm__clock_after(bound, CLOSE_EXTRA_NS));
-    while (engine->n_running > 0 || engine->due.first) {
-        int64_t now = fm__clock_now();
-
-        if (now >= until)
-            break;
-        (void)step(engine, until - now);
-    }
-    abandon_rest(engine);
-    (void)run_due(engine);
-}
-
-/* In a child: the descriptors were buried, the processes are not ours. */
-static void forget(fm_engine *engine)
-{
-    engine->bell = (struct fm__bell)FM__BELL_INIT;
-    engine->poller.fd = -1;
-    engine->poller.timer_fd = -1;
-    engine->null_fd = -1;
-    engine->closed = true;
-}
-
-int fm_engine_close(fm_engine *engine, int64_t grace_ns)
-{
-    if (engine->closed)
-        return 0;
-    if (!fm__engine_is_ours(engine)) {
-        forget(engine);
-        return 0;
-    }
-    if (engine->in_callback)
-        return FM_EBUSY;
-    engine->closed = true;
-    run_down(engine, grace_ns);
-    close_parts(engine);
-    fm__hooks_forget(engine);
-    fm__fds_close();
-    return 0;
-}
-
-void fm_engine_free(fm_engine *engine)
-{
-    if (!engine)
-        return;
-    if (fm_engine_close(engine, -1) == FM_EBUSY) {
-        engine->free_after_step = true;
-        return;
-    }
-    fm__sys.free(engine);
-}
-
-/* ---------------------------------------------------------------- spawn */
-
-const char *fm_job_opts_error(const struct fm_job_opts *opts)
-{
-    if (opts->timeout_ns < 0)
-        return "timeout_ns";
-    if (opts->backoff_ns < 0)
-        return "backoff_ns";
-    if (opts->output > FM_OUTPUT_LINES)
-        return "output";
-    if (opts->output == FM_OUTPUT_LINES && !opts->on_line)
-        return "on_line";
-    if (opts->retry_on & ~(FM_KIND_BIT(FM_KIND_COUNT) - 1))
-        return "retry_on";
-    if (opts->n_keep_fds > 0 && !opts->keep_fds)
-        return "keep_fds";
-    if (opts->nice < -40 || opts->nice > 40)
-        return "nice";
-    return NULL;
-}
-
-#define RESULT_DEFAULT ((uint64_t)256 << 20)
-
-static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
-{
-    struct fm_job_opts *own = &future->opts;
-
-    if (!opts)
-        opts = own; /* zeroed: the defaults */
-    *own = *opts;
-    own->name = NULL;
-    own->keep_fds = NULL;
-    if (own->retry_on == 0)
-        own->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
-                        FM_KIND_BIT(FM_NO_RESULT);
-    if (own->limits.result == 0)
-        own->limits.result = RESULT_DEFAULT;
-    if (own->limits.files > 0)
-        own->limits.has_files = true;
-    if (own->limits.processes > 0)
-        own->limits.has_processes = true;
-    if (own->limits.file_size > 0)
-        own->limits.has_file_size = true;
-    if (opts->name) {
-        size_t size = strlen(opts->name) + 1;
-        char *name = fm__sys.malloc(size);
-
-        if (!name)
-            return -ENOMEM;
-        memcpy(name, opts->name, size);
-        own->name = name;
-    }
-    if (opts->n_keep_fds > 0) {
-        size_t size = opts->n_keep_fds * sizeof *opts->keep_fds;
-        int *fds = fm__sys.malloc(size);
-
-        if (!fds)
-            return -ENOMEM;
-        memcpy(fds, opts->keep_fds, size);
-        own->keep_fds = fds;
-    }
-    return 0;
-}
-
-/* Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
- * (2014): the finaliser of SplitMix. */
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static void draw_seed(fm_future *future)
-{
-    fm_engine *engine = future->engine;
-
-    if (future->opts.has_seed) {
-        future->seed[0] = mix(future->opts.seed);
-        future->seed[1] = mix(future->opts.seed_index ^ future->seed[0]);
-        return;
-    }
-    engine->random[0] += UINT64_C(0x9e3779b97f4a7c15);
-    future->seed[0] = mix(engine->random[0]);
-    future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
-}
-
-int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-             void *ud, fm_future **ret_future)
-{
-    fm_future *future;
-    int rc;
-
-    if (!fm__engine_is_ours(engine) || engine->closed)
-        return FM_ECLOSED;
-    if (!fn || (opts && fm_job_opts_error(opts)))
-        return -EINVAL;
-    future = fm__sys.calloc(1, sizeof *future);
-    if (!future)
-        return -ENOMEM;
-    future->refs = 1;
-    future->pid = (struct fm__pid)FM__PID_INIT;
-    future->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
-    future->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
-    rc = copy_opts(future, opts);
-    if (rc < 0) {
-        fm_future_unref(future);
-        return rc;
-    }
-    future->engine = engine;
-    future->fn = fn;
-    future->ud = ud;
-    future->job = engine->next_job++;
-    draw_seed(future);
-    *ret_future = fm_future_ref(future); /* the engine keeps the first */
-    fm__list_append(&engine->queue, future);
-    if (!engine->in_callback && engine->queue.first == future)
-        start_queued(engine);
-    return 0;
 }
 
 /* -------------------------------------------------------- for the binding */

@@ -145,6 +145,14 @@ void fm__hooks_forget(fm_engine *engine);
 /* engine.c */
 void fm__engine_warn(fm_engine *engine, const char *message);
 bool fm__engine_is_ours(const fm_engine *engine);
+/* Start jobs while there are slots for them. */
+void fm__engine_start_queued(fm_engine *engine);
+/* One step, whoever asks for it; as fm_engine_step(). */
+int fm__engine_step(fm_engine *engine, int64_t timeout_ns);
+/* Run the callbacks of what has settled; returns how many. */
+int fm__engine_run_due(fm_engine *engine);
+/* Give back everything but the memory; accepts a half-built engine. */
+void fm__engine_close_parts(fm_engine *engine);
 
 /* trace.c */
 void fm__trace(const fm_future *future, const char *from, const char *to);

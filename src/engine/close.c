@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The end of an engine: nothing starts any more, what runs is ended, and the
+ * loop goes on until it has ended or is past ending.
+ */
+#include "engine/engine.h"
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/sys.h"
+
+/* What close adds to the longest grace before it leaves a child behind. */
+#define CLOSE_EXTRA_NS (FM__NS_PER_S / 2)
+
+static void stop_everything(fm_engine *engine, int64_t grace_ns)
+{
+    int64_t now = fm__clock_now();
+
+    while (engine->queue.first || engine->waiting.first) {
+        fm_future *future =
+            engine->queue.first ? engine->queue.first : engine->waiting.first;
+
+        fm__outcome_set_plain(future, FM_CLOSED, 0, "the engine was closed");
+        fm__future_settle(future);
+    }
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (!future || future->inbox.ending == FM__ENDING_ENDED)
+            continue;
+        fm__future_stop(future,
+                        grace_ns == 0 ? FM__STOP_FORCED : FM__STOP_ASKED,
+                        FM_CLOSED, now);
+        if (grace_ns > 0 && future->stop == FM__STOP_ASKED &&
+            future->next_at > fm__clock_after(now, grace_ns))
+            future->next_at = fm__clock_after(now, grace_ns);
+    }
+}
+
+static int64_t longest_grace(const fm_engine *engine)
+{
+    int64_t longest = 0;
+
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        if (engine->slots[i]) {
+            int64_t grace = fm__future_grace(engine->slots[i]);
+
+            longest = grace > longest ? grace : longest;
+        }
+    }
+    return longest;
+}
+
+/* What SIGKILL did not end within the bound is given up on. */
+static void abandon_rest(fm_engine *engine)
+{
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        fm_future *future = engine->slots[i];
+
+        if (!future)
+            continue;
+        fm__future_stop(future, FM__STOP_FORCED, FM_CLOSED, fm__clock_now());
+        future->next_at = 0;
+        (void)fm__attempt_check_time(future, fm__clock_now());
+    }
+    fm__attempt_reap_parked(engine, true);
+}
+
+static void run_down(fm_engine *engine, int64_t grace_ns)
+{
+    int64_t bound = grace_ns >= 0 ? grace_ns : longest_grace(engine);
+    int64_t until;
+
+    stop_everything(engine, grace_ns);
+    until = fm__clock_after(fm__clock_now(),
+                            fm__clock_after(bound, CLOSE_EXTRA_NS));
+    while (engine->n_running > 0 || engine->due.first) {
+        int64_t now = fm__clock_now();
+
+        if (now >= until)
+            break;
+        (void)fm__engine_step(engine, until - now);
+    }
+    abandon_rest(engine);
+    (void)fm__engine_run_due(engine);
+}
+
+/* In a child: the descriptors were buried, the processes are not ours. */
+static void forget(fm_engine *engine)
+{
+    engine->bell = (struct fm__bell)FM__BELL_INIT;
+    engine->poller.fd = -1;
+    engine->poller.timer_fd = -1;
+    engine->null_fd = -1;
+    engine->closed = true;
+}
+
+int fm_engine_close(fm_engine *engine, int64_t grace_ns)
+{
+    if (engine->closed)
+        return 0;
+    if (!fm__engine_is_ours(engine)) {
+        forget(engine);
+        return 0;
+    }
+    if (engine->in_callback)
+        return FM_EBUSY;
+    engine->closed = true;
+    run_down(engine, grace_ns);
+    fm__engine_close_parts(engine);
+    fm__hooks_forget(engine);
+    fm__fds_close();
+    return 0;
+}
+
+void fm_engine_free(fm_engine *engine)
+{
+    if (!engine)
+        return;
+    if (fm_engine_close(engine, -1) == FM_EBUSY) {
+        engine->free_after_step = true;
+        return;
+    }
+    fm__sys.free(engine);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a job begins: its options, checked and copied, its seed, and its place in
+ * the queue.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "os/sys.h"
+
+const char *fm_job_opts_error(const struct fm_job_opts *opts)
+{
+    if (opts->timeout_ns < 0)
+        return "timeout_ns";
+    if (opts->backoff_ns < 0)
+        return "backoff_ns";
+    if (opts->output > FM_OUTPUT_LINES)
+        return "output";
+    if (opts->output == FM_OUTPUT_LINES && !opts->on_line)
+        return "on_line";
+    if (opts->retry_on & ~(FM_KIND_BIT(FM_KIND_COUNT) - 1))
+        return "retry_on";
+    if (opts->n_keep_fds > 0 && !opts->keep_fds)
+        return "keep_fds";
+    if (opts->nice < -40 || opts->nice > 40)
+        return "nice";
+    return NULL;
+}
+
+#define RESULT_DEFAULT ((uint64_t)256 << 20)
+
+static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
+{
+    struct fm_job_opts *own = &future->opts;
+
+    if (!opts)
+        opts = own; /* zeroed: the defaults */
+    *own = *opts;
+    own->name = NULL;
+    own->keep_fds = NULL;
+    if (own->retry_on == 0)
+        own->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
+                        FM_KIND_BIT(FM_NO_RESULT);
+    if (own->limits.result == 0)
+        own->limits.result = RESULT_DEFAULT;
+    if (own->limits.files > 0)
+        own->limits.has_files = true;
+    if (own->limits.processes > 0)
+        own->limits.has_processes = true;
+    if (own->limits.file_size > 0)
+        own->limits.has_file_size = true;
+    if (opts->name) {
+        size_t size = strlen(opts->name) + 1;
+        char *name = fm__sys.malloc(size);
+
+        if (!name)
+            return -ENOMEM;
+        memcpy(name, opts->name, size);
+        own->name = name;
+    }
+    if (opts->keep_fds && opts->n_keep_fds > 0) {
+        size_t size = opts->n_keep_fds * sizeof *opts->keep_fds;
+        int *fds = fm__sys.malloc(size);
+
+        if (!fds)
+            return -ENOMEM;
+        memcpy(fds, opts->keep_fds, size);
+        own->keep_fds = fds;
+    }
+    return 0;
+}
+
+/* Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
+ * (2014): the finaliser of SplitMix. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static void draw_seed(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+
+    if (future->opts.has_seed) {
+        future->seed[0] = mix(future->opts.seed);
+        future->seed[1] = mix(future->opts.seed_index ^ future->seed[0]);
+        return;
+    }
+    engine->random[0] += UINT64_C(0x9e3779b97f4a7c15);
+    future->seed[0] = mix(engine->random[0]);
+    future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
+}
+
+int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+             void *ud, fm_future **ret_future)
+{
+    fm_future *future;
+    int rc;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (!fn || (opts && fm_job_opts_error(opts)))
+        return -EINVAL;
+    future = fm__sys.calloc(1, sizeof *future);
+    if (!future)
+        return -ENOMEM;
+    future->refs = 1;
+    future->pid = (struct fm__pid)FM__PID_INIT;
+    future->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
+    future->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
+    rc = copy_opts(future, opts);
+    if (rc < 0) {
+        fm_future_unref(future);
+        return rc;
+    }
+    future->engine = engine;
+    future->fn = fn;
+    future->ud = ud;
+    future->job = engine->next_job++;
+    draw_seed(future);
+    *ret_future = fm_future_ref(future); /* the engine keeps the first */
+    fm__list_append(&engine->queue, future);
+    if (!engine->in_callback && engine->queue.first == future)
+        fm__engine_start_queued(engine);
+    return 0;
+}
