@@ -206,7 +206,6 @@ struct text {
 static struct text text_of(const char *hex)
 {
     struct text text = {malloc(strlen(hex) / 2 + 1), 0};
-    unsigned byte;
 
     CHECK(text.data);
     while (*hex != '\0') {
@@ -214,8 +213,11 @@ static struct text text_of(const char *hex)
             hex++;
             continue;
         }
-        CHECK_INT(sscanf(hex, "%2x", &byte), 1);
-        text.data[text.len++] = (unsigned char)byte;
+        char digits[] = {hex[0], hex[1], '\0'};
+        char *end;
+
+        text.data[text.len++] = (unsigned char)strtoul(digits, &end, 16);
+        CHECK(end == digits + 2);
         hex += 2;
     }
     text.data = realloc(text.data, text.len > 0 ? text.len : 1);

@@ -100,7 +100,7 @@ TEST(every_changed_bit_of_a_header_is_refused_or_changes_nothing)
     struct talk talk, changed;
 
     value_talk(&talk);
-    for (size_t bit = 0; bit < FM__FRAME_HEAD * 8; bit++) {
+    for (size_t bit = 0; bit < (size_t)FM__FRAME_HEAD * 8; bit++) {
         struct fm__inbox inbox;
 
         changed = talk;

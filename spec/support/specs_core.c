@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -66,8 +67,10 @@ static int l_fork_and_hold(lua_State *L)
 {
     pid_t pid = fork();
 
-    while (pid == 0)
-        (void)pause();
+    if (pid == 0) {
+        for (;;)
+            (void)pause();
+    }
     return push_result(L, pid);
 }
 
@@ -133,10 +136,14 @@ static int l_quick_exit(lua_State *L)
 
 static int l_segv(lua_State *L)
 {
-    static volatile int *volatile nowhere;
+    /* A page without rights: to write there is an accident, but one that the
+     * language allows. */
+    volatile char *page =
+        mmap(NULL, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    (void)L;
-    *nowhere = 1;
+    if (page == MAP_FAILED)
+        return push_result(L, -1);
+    *page = 1;
     return 0;
 }
 

@@ -75,6 +75,7 @@ static void set_last(lua_State *L, const struct fm_last *last)
 static void set_output(lua_State *L, const struct fm_captured output[2])
 {
     static const char *const names[2] = {"stdout", "stderr"};
+    uint64_t dropped;
     int i;
 
     if (output[0].data == NULL && output[1].data == NULL)
@@ -85,8 +86,8 @@ static void set_output(lua_State *L, const struct fm_captured output[2])
         lua_pushlstring(L, data, output[i].len);
         lua_setfield(L, -2, names[i]);
     }
-    set_integer(L, "dropped",
-                (lua_Integer)(output[0].dropped + output[1].dropped));
+    dropped = output[0].dropped + output[1].dropped;
+    set_integer(L, "dropped", (lua_Integer)dropped);
 }
 
 /* The raised value, when it came whole.  A text is the message too, with all

@@ -106,7 +106,8 @@ void fm__fds_close(void)
 
 static int grow_registry(void)
 {
-    size_t size = registry.entries ? registry.size * 2 : 2 * ENTRIES_FIRST;
+    size_t size =
+        registry.entries ? registry.size * 2 : (size_t)ENTRIES_FIRST * 2;
     struct entry *entries =
         fm__sys.realloc(registry.entries, size * sizeof *entries);
 
@@ -382,7 +383,7 @@ static int visit_entries(const char *data, long len, int skip,
         at += entry->length;
         if (entry->name[0] < '0' || entry->name[0] > '9')
             continue;
-        fd = atoi(entry->name);
+        fd = (int)strtol(entry->name, NULL, 10);
         if (fd != skip)
             visit(fd, ud);
     }

@@ -82,14 +82,15 @@ struct linux_dirent {
 static long threads_of(const char *pid, uid_t user)
 {
     char path[64], data[1024];
+    size_t len = strnlen(pid, 20);
     const char *p;
     struct stat st;
     ssize_t n = -1;
     int fd;
 
-    (void)strcpy(path, "/proc/");
-    (void)strncat(path, pid, 20);
-    (void)strcat(path, "/stat");
+    memcpy(path, "/proc/", 6);
+    memcpy(path + 6, pid, len);
+    memcpy(path + 6 + len, "/stat", 6);
     fd = fm__sys.open(path, O_RDONLY, 0);
     if (fd < 0)
         return 0;

@@ -129,10 +129,8 @@ static _Noreturn void not_started(struct fm_child *child, const char *step,
 {
     char payload[4 + 256];
     int32_t code = rc;
-    size_t len = strlen(step);
+    size_t len = strnlen(step, sizeof payload - sizeof code);
 
-    if (len > 256)
-        len = 256;
     memcpy(payload, &code, sizeof code);
     memcpy(payload + sizeof code, step, len);
     (void)fm__outbox_put(&child->outbox, FM__FRAME_START_FAILED, payload,

@@ -91,31 +91,34 @@ static void hand_over(struct fm__output *output, fm_line_cb on_line, void *ud)
     output->len = 0;
 }
 
+/* Keep of the first `n` bytes what fits; returns how many that are. */
+static size_t keep_piece(struct fm__output *output, const char *p, size_t n)
+{
+    size_t room = FM__OUTPUT_LINE - output->len;
+    size_t fit = make_room(output, n < room ? n : room, FM__OUTPUT_LINE);
+
+    if (fit > 0)
+        memcpy(output->data + output->len, p, fit);
+    output->len += fit;
+    return fit;
+}
+
 static void split_lines(struct fm__output *output, const char *p, size_t n,
                         fm_line_cb on_line, void *ud)
 {
     while (n > 0) {
         const char *newline = memchr(p, '\n', n);
         size_t want = newline ? (size_t)(newline - p) : n;
-        size_t room = FM__OUTPUT_LINE - output->len;
-        size_t fit =
-            make_room(output, want < room ? want : room, FM__OUTPUT_LINE);
+        size_t fit = keep_piece(output, p, want);
+        bool ends = fit == want && newline;
 
-        if (fit > 0)
-            memcpy(output->data + output->len, p, fit);
-        output->len += fit;
-        p += fit;
-        n -= fit;
-        if (fit == want && newline) {
-            p++;
-            n--;
+        p += fit + ends;
+        n -= fit + ends;
+        if (ends || fit < want)
             hand_over(output, on_line, ud);
-        } else if (fit < want) {
-            hand_over(output, on_line, ud);
-            if (fit == 0 && output->size == 0) {
-                output->dropped += n; /* no memory even for one line */
-                return;
-            }
+        if (fit < want && output->size == 0) {
+            output->dropped += n; /* no memory even for one line */
+            return;
         }
     }
 }
