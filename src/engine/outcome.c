@@ -127,6 +127,12 @@ static void decide_signal(fm_future *future, int sig)
     set(future, FM_SIGNAL, future->message);
 }
 
+/* A part of the result came, and not its end. */
+static bool is_cut_short(const struct fm__inbox *inbox)
+{
+    return inbox->len > 0 || !fm__inbox_is_between(inbox);
+}
+
 static void decide_by_status(fm_future *future,
                              const struct fm__exit_status *status)
 {
@@ -138,12 +144,12 @@ static void decide_by_status(fm_future *future,
         future->outcome.signal = status->signal;
     } else if (status->signal != 0) {
         decide_signal(future, status->signal);
-    } else if (!fm__inbox_is_between(&future->inbox)) {
-        set(future, FM_PROTOCOL, "the child ended in the middle of its result");
     } else if (!status->known) {
         set(future, FM_NO_RESULT,
             "the child ended without a result; its status was taken by the "
             "host and the kernel cannot tell it");
+    } else if (status->exit_code == 0 && is_cut_short(&future->inbox)) {
+        set(future, FM_PROTOCOL, "the child ended in the middle of its result");
     } else {
         decide_exit(future, status->exit_code);
     }
