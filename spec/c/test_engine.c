@@ -1,654 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine with jobs of C: one outcome each, whatever the child does. */
-#include "run_job.h"
+/* The engine: several jobs, hooks, hosts of many kinds, children of children.
+ */
+#include "jobs.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
+#include <pthread.h>
 #include <time.h>
-
-/* -------------------------------------------------------------- values */
-
-static int say_hello(fm_child *child, void *ud)
-{
-    (void)ud;
-    return fm_child_write(child, "hello", 5);
-}
-
-static void is_hello(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(outcome->len, 5);
-    CHECK(memcmp(outcome->data, "hello", 5) == 0);
-    CHECK_INT(outcome->attempt, 1);
-    CHECK(outcome->pid > 0);
-}
-
-TEST(a_job_gives_back_what_it_wrote)
-{
-    run_job(NULL, say_hello, NULL, is_hello);
-}
-
-static int say_much(fm_child *child, void *ud)
-{
-    static unsigned char piece[100001];
-    int rc = 0;
-
-    for (size_t i = 0; i < sizeof piece; i++)
-        piece[i] = (unsigned char)(i * 7);
-    for (int i = 0; rc == 0 && i < *(int *)ud; i++)
-        rc = fm_child_write(child, piece, sizeof piece);
-    return rc;
-}
-
-#ifdef FM_TINY
-#define MUCH 3
-#else
-#define MUCH 200
-#endif
-
-static void is_much(const struct fm_outcome *outcome)
-{
-    const unsigned char *p = outcome->data;
-
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(outcome->len, MUCH * 100001);
-    for (size_t i = 0; i < outcome->len; i++)
-        CHECK(p[i] == (unsigned char)(i % 100001 * 7));
-}
-
-TEST(a_result_larger_than_the_ring_streams_through_it)
-{
-    int n = MUCH;
-
-    run_job(NULL, say_much, &n, is_much);
-}
-
-static int say_nothing(fm_child *child, void *ud)
-{
-    (void)child;
-    (void)ud;
-    return 0;
-}
-
-static void is_empty(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(outcome->len, 0);
-}
-
-TEST(a_job_that_writes_nothing_gives_an_empty_value)
-{
-    run_job(NULL, say_nothing, NULL, is_empty);
-}
-
-static int change_its_mind(fm_child *child, void *ud)
-{
-    (void)ud;
-    CHECK_INT(fm_child_write(child, "junk", 4), 0);
-    CHECK_INT(fm_child_set_format(child, 9), 0);
-    return fm_child_write(child, "good", 4);
-}
-
-static void is_good(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(outcome->format, 9);
-    CHECK_INT(outcome->len, 4);
-    CHECK(memcmp(outcome->data, "good", 4) == 0);
-}
-
-TEST(a_new_format_takes_back_what_was_written)
-{
-    run_job(NULL, change_its_mind, NULL, is_good);
-}
-
-/* ------------------------------------------------------------- failures */
-
-static int fail(fm_child *child, void *ud)
-{
-    (void)ud;
-    CHECK_INT(fm_child_write(child, "lost", 4), 0);
-    CHECK_INT(fm_child_fail(child, "it broke", "at line 1"), 0);
-    return fm_child_write(child, "why", 3);
-}
-
-static void is_failed(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_ERROR);
-    CHECK_STR(outcome->message, "it broke");
-    CHECK_STR(outcome->traceback, "at line 1");
-    CHECK_INT(outcome->len, 3);
-}
-
-TEST(a_failure_carries_message_traceback_and_value)
-{
-    run_job(NULL, fail, NULL, is_failed);
-}
-
-static int fail_with_long_text(fm_child *child, void *ud)
-{
-    static char text[1000001];
-
-    (void)ud;
-    memset(text, 'x', 1000000);
-    text[0] = 'a';
-    text[999999] = 'z';
-    return fm_child_fail(child, text, text);
-}
-
-static void is_cut(const struct fm_outcome *outcome)
-{
-    size_t len = strlen(outcome->message);
-
-    CHECK_INT(outcome->kind, FM_ERROR);
-    CHECK(len < 65536 && len > 60000);
-    CHECK(outcome->message[0] == 'a' && outcome->message[len - 1] == 'z');
-    CHECK(strstr(outcome->message, "(cut)"));
-}
-
-TEST(a_long_message_keeps_its_beginning_and_its_end)
-{
-    run_job(NULL, fail_with_long_text, NULL, is_cut);
-}
-
-static int refuse(fm_child *child, void *ud)
-{
-    (void)ud;
-    return fm_child_refuse(child, "result.a", "a function cannot cross");
-}
-
-static void is_refused(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_ENCODE);
-    CHECK_STR(outcome->path, "result.a");
-    CHECK_STR(outcome->message, "a function cannot cross");
-}
-
-TEST(a_refused_value_names_its_path)
-{
-    run_job(NULL, refuse, NULL, is_refused);
-}
-
-static int give_code(fm_child *child, void *ud)
-{
-    (void)child;
-    (void)ud;
-    return -ENOMEM;
-}
-
-static void is_enomem(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_ERROR);
-    CHECK_STR(outcome->message, strerror(ENOMEM));
-}
-
-TEST(a_negative_code_becomes_an_error_with_its_text)
-{
-    run_job(NULL, give_code, NULL, is_enomem);
-}
-
-static int raise_signal(fm_child *child, void *ud)
-{
-    (void)fm_child_write(child, "part", 4);
-    (void)raise(*(int *)ud);
-    return 0;
-}
-
-TEST(every_deadly_signal_is_told)
-{
-    const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT,   SIGILL,  SIGTRAP,
-                           SIGABRT, SIGBUS,  SIGFPE,    SIGKILL, SIGUSR1,
-                           SIGSEGV, SIGUSR2, SIGPIPE,   SIGALRM, SIGTERM,
-                           SIGXCPU, SIGXFSZ, SIGVTALRM, SIGSYS,  SIGRTMIN};
-    fm_engine *engine = new_engine();
-
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        int sig = signals[i];
-        fm_future *future = spawn(engine, NULL, raise_signal, &sig);
-        const struct fm_outcome *outcome = wait_for(engine, future);
-
-        CHECK_INT(outcome->kind, FM_SIGNAL);
-        CHECK_INT(outcome->signal, sig);
-        fm_future_unref(future);
-    }
-    fm_engine_free(engine);
-}
-
-static int leave_by(fm_child *child, void *ud)
-{
-    int how = *(int *)ud;
-
-    if (how == 0)
-        fm_child_exit(child, 5);
-    if (how == 1)
-        exit(5);
-    _exit(5);
-}
-
-static void is_exit_5(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_EXIT);
-    CHECK_INT(outcome->exit_code, 5);
-}
-
-TEST(every_way_to_exit_tells_its_code)
-{
-    for (int how = 0; how < 3; how++)
-        run_job(NULL, leave_by, &how, is_exit_5);
-}
-
-static int leave_well(fm_child *child, void *ud)
-{
-    (void)child;
-    if (*(int *)ud == 0)
-        exit(0);
-    _exit(0);
-}
-
-static void is_no_result(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_NO_RESULT);
-    CHECK_INT(outcome->exit_code, 0);
-}
-
-TEST(code_0_without_a_result_is_no_result)
-{
-    for (int how = 0; how < 2; how++)
-        run_job(NULL, leave_well, &how, is_no_result);
-}
-
-static char mark[] = "/tmp/fork_map_spec_XXXXXX";
-
-static void write_mark(void)
-{
-    int fd = open(mark, O_WRONLY | O_APPEND);
-
-    (void)!write(fd, "x", 1);
-    (void)close(fd);
-}
-
-static long mark_size(void)
-{
-    int fd = open(mark, O_RDONLY);
-    long size = lseek(fd, 0, SEEK_END);
-
-    (void)close(fd);
-    return size;
-}
-
-static void make_mark(void)
-{
-    int fd = mkstemp(mark);
-
-    CHECK(fd >= 0);
-    (void)close(fd);
-}
-
-TEST(no_exit_handler_of_the_host_runs_in_a_child)
-{
-    make_mark();
-    CHECK_INT(atexit(write_mark), 0);
-    for (int how = 0; how < 3; how++)
-        run_job(NULL, leave_by, &how, is_exit_5);
-    CHECK_INT(mark_size(), 0);
-    CHECK_INT(unlink(mark), 0);
-}
-
-TEST(what_the_host_had_buffered_is_written_once)
-{
-    FILE *file;
-
-    make_mark();
-    file = fopen(mark, "w");
-    CHECK(file && fputs("12345", file) >= 0);
-    run_job(NULL, say_hello, NULL, is_hello);
-    for (int how = 0; how < 3; how++)
-        run_job(NULL, leave_by, &how, is_exit_5);
-    CHECK_INT(fclose(file), 0);
-    CHECK_INT(mark_size(), 5);
-    CHECK_INT(unlink(mark), 0);
-}
-
-static int write_buffered(fm_child *child, void *ud)
-{
-    FILE *file = fopen(mark, "a");
-
-    (void)ud;
-    (void)child;
-    CHECK(file && fputs("abc", file) >= 0);
-    return 0; /* neither flushed nor closed */
-}
-
-TEST(what_a_child_had_buffered_is_written)
-{
-    make_mark();
-    run_job(NULL, write_buffered, NULL, is_empty);
-    CHECK_INT(mark_size(), 3);
-    CHECK_INT(unlink(mark), 0);
-}
-
-/* ----------------------------------------------------------------- time */
-
-static int hang(fm_child *child, void *ud)
-{
-    (void)ud;
-    fm_child_note(child, "here.c:1");
-    for (;;)
-        (void)pause();
-    return 0;
-}
-
-static void is_timeout(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_TIMEOUT);
-    CHECK_STR(outcome->last.where, "here.c:1");
-    CHECK(outcome->usage.wall_ns >= 100 * MS);
-}
-
-TEST(a_timeout_ends_a_hanging_job_and_tells_where_it_was)
-{
-    struct fm_job_opts opts = {.timeout_ns = 100 * MS};
-
-    run_job(&opts, hang, NULL, is_timeout);
-}
-
-static int ignore_term_and_hang(fm_child *child, void *ud)
-{
-    (void)signal(SIGTERM, SIG_IGN);
-    return hang(child, ud);
-}
-
-TEST(a_job_that_ignores_sigterm_is_killed_after_its_grace)
-{
-    struct fm_job_opts opts = {.timeout_ns = 100 * MS, .grace_ns = 50 * MS};
-
-    run_job(&opts, ignore_term_and_hang, NULL, is_timeout);
-}
-
-static int stop_itself(fm_child *child, void *ud)
-{
-    fm_child_note(child, "here.c:1");
-    (void)raise(SIGSTOP);
-    return hang(child, ud);
-}
-
-TEST(a_stopped_job_is_ended_by_its_timeout)
-{
-    struct fm_job_opts opts = {.timeout_ns = 100 * MS, .grace_ns = 50 * MS};
-
-    run_job(&opts, stop_itself, NULL, is_timeout);
-}
-
-static int leave_a_grandchild(fm_child *child, void *ud)
-{
-    if (fork() == 0) {
-        for (;;)
-            (void)pause();
-    }
-    return say_hello(child, ud);
-}
-
-TEST(a_grandchild_that_holds_descriptors_delays_nothing_and_ends)
-{
-    int pipe_fds[2];
-    struct pollfd end;
-
-    CHECK_INT(pipe(pipe_fds), 0);
-    run_job(NULL, leave_a_grandchild, NULL, is_hello);
-    (void)close(pipe_fds[1]);
-    /* The pipe hangs up when the grandchild, its last holder, is gone. */
-    end.fd = pipe_fds[0];
-    end.events = POLLIN;
-    CHECK_INT(poll(&end, 1, 1000), 1);
-    CHECK(end.revents & POLLHUP);
-    (void)close(pipe_fds[0]);
-}
-
-/* --------------------------------------------------------------- limits */
-
-static int spin(fm_child *child, void *ud)
-{
-    (void)child;
-    (void)ud;
-    for (volatile unsigned long i = 0;; i++)
-        ;
-    return 0;
-}
-
-static void is_cpu_limit(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_LIMIT);
-    CHECK_STR(outcome->limit, "cpu");
-}
-
-TEST(cpu_time_is_limited_to_a_fraction_of_a_second)
-{
-    struct fm_job_opts opts = {.limits = {.cpu_ns = 50 * MS}};
-
-    run_job(&opts, spin, NULL, is_cpu_limit);
-}
-
-static int write_file(fm_child *child, void *ud)
-{
-    int fd = open(mark, O_WRONLY);
-    char data[100] = {0};
-
-    (void)child;
-    (void)ud;
-    return write(fd, data, sizeof data) == 100 &&
-                   write(fd, data, sizeof data) == 100
-               ? 0
-               : -EIO;
-}
-
-static void is_file_limit(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_LIMIT);
-    CHECK_STR(outcome->limit, "file_size");
-}
-
-TEST(a_file_grows_up_to_its_limit)
-{
-    struct fm_job_opts opts = {.limits = {.file_size = 100}};
-
-    make_mark();
-    run_job(&opts, write_file, NULL, is_file_limit);
-    CHECK_INT(mark_size(), 100);
-    opts.limits.file_size = 200;
-    run_job(&opts, write_file, NULL, is_empty);
-    CHECK_INT(unlink(mark), 0);
-}
-
-static int count_opens(fm_child *child, void *ud)
-{
-    int n = 0;
-
-    (void)ud;
-    while (open("/dev/null", O_RDONLY) >= 0)
-        n++;
-    CHECK_INT(errno, EMFILE);
-    return fm_child_write(child, &n, sizeof n);
-}
-
-static void is_three(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(*(const int *)outcome->data, 3);
-}
-
-TEST(a_limit_of_3_files_lets_exactly_3_be_opened)
-{
-    struct fm_job_opts opts = {.limits = {.files = 3}};
-
-    run_job(&opts, count_opens, NULL, is_three);
-}
-
-static int try_fork(fm_child *child, void *ud)
-{
-    pid_t pid = fork();
-
-    (void)ud;
-    if (pid == 0)
-        _exit(0);
-    return pid < 0 && errno == EAGAIN ? say_hello(child, NULL) : -EBUSY;
-}
-
-TEST(a_limit_of_no_processes_holds_for_root_too)
-{
-    struct fm_job_opts opts = {.limits = {.has_processes = true}};
-
-    run_job(&opts, try_fork, NULL, is_hello);
-}
-
-static void is_result_limit(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_LIMIT);
-    CHECK_STR(outcome->limit, "result");
-}
-
-TEST(a_result_over_its_limit_is_not_kept)
-{
-    struct fm_job_opts opts = {.limits = {.result = 100000}};
-    int n = 1;
-
-    run_job(&opts, say_much, &n, is_result_limit);
-}
-
-/* --------------------------------------------------------------- output */
-
-static int print(fm_child *child, void *ud)
-{
-    (void)child;
-    (void)ud;
-    (void)printf("one\ntwo\nthree");
-    (void)fprintf(stderr, "four");
-    return 0;
-}
-
-static void is_captured(const struct fm_outcome *outcome)
-{
-    CHECK_INT(outcome->kind, FM_VALUE);
-    CHECK_INT(outcome->output[0].len, 13);
-    CHECK(memcmp(outcome->output[0].data, "one\ntwo\nthree", 13) == 0);
-    CHECK_INT(outcome->output[1].len, 4);
-}
-
-TEST(output_is_captured_by_stream)
-{
-    struct fm_job_opts opts = {.output = FM_OUTPUT_CAPTURE};
-
-    run_job(&opts, print, NULL, is_captured);
-}
-
-static int flood(fm_child *child, void *ud)
-{
-    static char piece[65536];
-
-    (void)child;
-    (void)ud;
-    memset(piece, 'a', sizeof piece);
-    for (int i = 0; i < 320; i++) { /* 20 MiB */
-        if (i == 319)
-            piece[sizeof piece - 1] = 'z';
-        (void)!write(1, piece, sizeof piece);
-    }
-    return 0;
-}
-
-static void is_flooded(const struct fm_outcome *outcome)
-{
-    const struct fm_captured *out = &outcome->output[0];
-
-    CHECK_INT(out->len, 16 << 20);
-    CHECK_INT(out->dropped, 4 << 20);
-    CHECK(out->data[0] == 'a' && out->data[out->len - 1] == 'z');
-}
-
-TEST(captured_output_keeps_its_last_16_mib_and_counts_the_rest)
-{
-    struct fm_job_opts opts = {.output = FM_OUTPUT_CAPTURE};
-
-    run_job(&opts, flood, NULL, is_flooded);
-}
-
-static char lines[256];
-
-static void on_line(int stream, const char *line, size_t len, void *ud)
-{
-    size_t used = strlen(lines);
-
-    (void)ud;
-    (void)snprintf(lines + used, sizeof lines - used, "%d:%.*s;", stream,
-                   (int)len, line);
-}
-
-TEST(lines_are_handed_over_one_by_one)
-{
-    struct fm_job_opts opts = {.output = FM_OUTPUT_LINES, .on_line = on_line};
-
-    run_job(&opts, print, NULL, is_empty);
-    CHECK(strstr(lines, "1:one;1:two;"));
-    CHECK(strstr(lines, "1:three;"));
-    CHECK(strstr(lines, "2:four;"));
-}
-
-/* ---------------------------------------------------------- descriptors */
-
-static int use_fd(fm_child *child, void *ud)
-{
-    char byte;
-
-    return read(*(int *)ud, &byte, 1) < 0 && errno == EBADF
-               ? say_hello(child, NULL)
-               : -EEXIST;
-}
-
-TEST(a_descriptor_that_is_not_kept_is_dead_and_its_number_taken)
-{
-    struct fm_job_opts opts = {.has_keep_fds = true};
-    int fd = open("/dev/zero", O_RDONLY);
-
-    run_job(&opts, use_fd, &fd, is_hello);
-    (void)close(fd);
-}
-
-static int read_zero(fm_child *child, void *ud)
-{
-    char byte = 1;
-
-    return read(*(int *)ud, &byte, 1) == 1 && byte == 0 ? say_hello(child, NULL)
-                                                        : -errno;
-}
-
-TEST(a_descriptor_on_the_list_is_kept)
-{
-    int fd = open("/dev/zero", O_RDONLY);
-    struct fm_job_opts opts = {
-        .has_keep_fds = true, .keep_fds = &fd, .n_keep_fds = 1};
-
-    run_job(&opts, read_zero, &fd, is_hello);
-    run_job(NULL, read_zero, &fd, is_hello);
-    (void)close(fd);
-}
-
-static int read_stdin(fm_child *child, void *ud)
-{
-    char byte;
-
-    (void)ud;
-    return read(0, &byte, 1) == 0 ? say_hello(child, NULL) : -EEXIST;
-}
-
-TEST(standard_input_of_a_child_is_empty)
-{
-    int fd = open("/dev/zero", O_RDONLY);
-
-    CHECK(dup2(fd, 0) == 0);
-    (void)close(fd);
-    run_job(NULL, read_stdin, NULL, is_hello);
-}
 
 /* -------------------------------------------------- several at one time */
 
@@ -804,7 +161,89 @@ TEST(the_engine_fd_tells_when_a_step_has_work)
     fm_engine_free(engine);
 }
 
+TEST(the_timeout_tells_when_to_step_without_a_descriptor)
+{
+    struct fm_job_opts opts = {.timeout_ns = 20 * MS, .grace_ns = MS};
+    fm_engine *engine = new_engine();
+    fm_future *future;
+    int64_t timeout_ns;
+
+    CHECK(fm_engine_timeout(engine) < 0);
+    future = spawn(engine, &opts, hang, NULL);
+    while (fm_future_get_state(future) != FM_SETTLED) {
+        timeout_ns = fm_engine_timeout(engine);
+        CHECK(timeout_ns >= 0 && timeout_ns <= 1000 * MS);
+        (void)poll(NULL, 0, (int)(timeout_ns / MS) + 1);
+        CHECK(fm_engine_step(engine, 0) >= 0);
+    }
+    CHECK_INT(fm_future_get_outcome(future)->kind, FM_TIMEOUT);
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+
 /* ----------------------------------------------------- hosts and children */
+
+static void count_warning(const char *message, void *ud)
+{
+    CHECK(strstr(message, "2 threads"));
+    ++*(int *)ud;
+}
+
+static void *wait_for_byte(void *fd)
+{
+    char byte;
+
+    (void)!read(*(int *)fd, &byte, 1);
+    return NULL;
+}
+
+/* What two jobs of an engine come to while the host has a second thread. */
+static void run_beside_a_thread(enum fm_on_threads policy, enum fm_kind kind,
+                                int warnings)
+{
+    int n_warnings = 0;
+    struct fm_engine_opts opts = {
+        .on_threads = policy, .on_warning = count_warning, .ud = &n_warnings};
+    int pipe_fds[2];
+    pthread_t thread;
+    fm_engine *engine = NULL;
+
+    CHECK_INT(pipe(pipe_fds), 0);
+    CHECK_INT(pthread_create(&thread, NULL, wait_for_byte, pipe_fds), 0);
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    for (int i = 0; i < 2; i++) {
+        fm_future *future = spawn(engine, NULL, say_hello, NULL);
+
+        CHECK_INT(wait_for(engine, future)->kind, kind);
+        fm_future_unref(future);
+    }
+    CHECK_INT(n_warnings, warnings);
+    fm_engine_free(engine);
+    (void)close(pipe_fds[1]);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    (void)close(pipe_fds[0]);
+}
+
+TEST(a_host_with_threads_is_warned_once_or_refused_or_left_alone)
+{
+    run_beside_a_thread(FM_THREADS_WARN, FM_VALUE, 1);
+    run_beside_a_thread(FM_THREADS_REFUSE, FM_SPAWN, 0);
+    run_beside_a_thread(FM_THREADS_IGNORE, FM_VALUE, 0);
+}
+
+TEST(an_engine_that_may_not_fork_says_so_in_every_outcome)
+{
+    fm_engine *engine = new_engine();
+    fm_future *future;
+
+    fm_engine_forbid_direct(engine);
+    future = spawn(engine, NULL, say_hello, NULL);
+    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
+    CHECK(strstr(fm_future_get_outcome(future)->message,
+                 fm_strerror(FM_EFORBIDDEN)));
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
 
 TEST(a_host_that_ignores_sigchld_gets_every_outcome_the_kernel_can_tell)
 {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,15 +83,12 @@ struct linux_dirent {
 static long threads_of(const char *pid, uid_t user)
 {
     char path[64], data[1024];
-    size_t len = strnlen(pid, 20);
     const char *p;
     struct stat st;
     ssize_t n = -1;
     int fd;
 
-    memcpy(path, "/proc/", 6);
-    memcpy(path + 6, pid, len);
-    memcpy(path + 6 + len, "/stat", 6);
+    (void)snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
     fd = fm__sys.open(path, O_RDONLY, 0);
     if (fd < 0)
         return 0;
