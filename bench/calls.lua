@@ -116,17 +116,17 @@ row("a 64 MB string as result", 1, {
   {"fork_map", returns(fork_map, text)},
   {"fork_map, codec = \"lua\"", returns(binary, text)},
 })
-text = nil
+text = nil -- luacheck: ignore 311
 
 row("100,000 doubles as result", 5, {
   {"copied once in this process", in_process(doubles)},
   {"fork_map", returns(fork_map, doubles)},
   {"fork_map, codec = \"lua\"", returns(binary, doubles)},
 })
-doubles = nil
+doubles = nil -- luacheck: ignore 311
 
 for _, megabytes in ipairs {200, 1000} do
-  local heap = {}
+  local heap = {} -- luacheck: ignore 241
   for i = 1, megabytes * 8192 do
     heap[i] = {i} -- about 128 bytes with its slot
   end
@@ -144,7 +144,7 @@ for _, megabytes in ipairs {200, 1000} do
       {"fork_map", engine},
     })
   end
-  heap = nil -- luacheck: ignore
+  heap = nil -- luacheck: ignore 311
   collectgarbage()
 end
 
