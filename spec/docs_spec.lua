@@ -45,7 +45,7 @@ local function each_block(language, check)
 end
 
 -- The sanitizer's allocator does not survive a limit of memory.
-describe("the Lua example #not-asan", function()
+describe("the Lua example #not_asan", function()
   local dir
 
   setup(function()
