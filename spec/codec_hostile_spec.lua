@@ -158,6 +158,18 @@ describe("codec under attack:", function()
       end
     end)
 
+    it("of more values than Lua's stack holds are refused", function()
+      for codec, text in pairs {
+        json = ("\n"):rep(1100000), cjson = ("\n"):rep(1100000),
+        lua = "\1\xe0\x91\x43" .. ("\xc0"):rep(1100000) .. "\0",
+      } do
+        check_malformed(codec, text, "^limit: ", "stack")
+        collectgarbage()
+      end
+      assert.equal(500000, select("#", core.decode("json", ("\n"):rep(500000))))
+      assert.is_false(try("json", ("\n"):rep(500000)))
+    end)
+
     it("are charged about what their values take", function()
       local list, objects, strings, records = {}, {}, {}, {}
       for i = 1, 10000 do

@@ -131,9 +131,12 @@ int fmL_decode_cjson(lua_State *L, const struct fmL_codec *codec,
 
     budget = budget > 0 ? budget : SIZE_MAX;
     for (; line < end; line = stop + 1) {
-        luaL_checkstack(L, LUA_MINSTACK, "too many values");
         stop = memchr(line, '\n', (size_t)(end - line));
-        if (stop == NULL) {
+        if (!lua_checkstack(L, LUA_MINSTACK)) {
+            lua_settop(L, top);
+            rc = FM_ELIMIT;
+            why = "more values than Lua's stack holds";
+        } else if (stop == NULL) {
             rc = FM_EPROTOCOL;
             why = "the last line is cut short";
         } else if (stop > line) {

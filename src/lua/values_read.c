@@ -2,6 +2,7 @@
 /* What the readers of values share; see values_read.h. */
 #include "lua/values_read.h"
 
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 #include <lauxlib.h>
@@ -58,6 +59,22 @@ int fmL_read_charge_table(struct fmL_reader *r, size_t n_list, size_t n_keys)
         room *= 2;
     bytes += n_list * FML_ITEM_BYTES + room * FML_PAIR_BYTES;
     return fmL_read_charge(r, bytes);
+}
+
+int fmL_read_room(struct fmL_reader *r, int n)
+{
+    if (lua_checkstack(r->L, n))
+        return 0;
+    if (lua_gettop(r->L) < LUAI_MAXSTACK / 2)
+        return fmL_read_fail(r, -ENOMEM, "not enough memory");
+    return fmL_read_fail(r, FM_ELIMIT, "more values than Lua's stack holds");
+}
+
+int fmL_read_top(struct fmL_reader *r)
+{
+    int rc = fmL_read_charge(r, FML_ITEM_BYTES);
+
+    return rc < 0 ? rc : fmL_read_room(r, LUA_MINSTACK);
 }
 
 static int64_t cpu_time(void)

@@ -68,6 +68,13 @@ int fmL_read_charge(struct fmL_reader *r, size_t bytes);
 /* The same for a table with room for so many items and pairs. */
 int fmL_read_charge_table(struct fmL_reader *r, size_t n_list, size_t n_keys);
 
+/* Have `n` free slots on the stack.  Returns 0, FM_ELIMIT when there are more
+ * values than Lua's stack holds, or -ENOMEM. */
+int fmL_read_room(struct fmL_reader *r, int n);
+
+/* The same for one more value of the text itself, in no table. */
+int fmL_read_top(struct fmL_reader *r);
+
 /* Look at the clock.  Returns 0 or FM_ELIMIT. */
 int fmL_read_look(struct fmL_reader *r, size_t offset);
 

@@ -211,11 +211,13 @@ static int place(struct state *s)
 static int open_table(struct state *s, bool is_list)
 {
     struct level *level = &s->levels[s->depth];
+    int rc;
 
     if (s->depth >= FM__DEPTH_MAX)
         return fmL_read_fail(s->r, FM_ELIMIT, "nested too deep");
-    luaL_checkstack(s->L, ITEMS_WAITING + 2 * PAIRS_WAITING + LUA_MINSTACK,
-                    "tables nested too deep");
+    rc = fmL_read_room(s->r, ITEMS_WAITING + 2 * PAIRS_WAITING + LUA_MINSTACK);
+    if (rc < 0)
+        return rc;
     lua_pushnil(s->L);
     level->at = 0;
     level->keys = 0;
@@ -342,8 +344,9 @@ static int read_all(struct state *s)
         if (event.type == FM__EVENT_DONE)
             return 0;
         if (s->depth == 0)
-            luaL_checkstack(s->L, LUA_MINSTACK, "too many values");
-        rc = read_event(s, &event);
+            rc = fmL_read_top(r);
+        if (rc == 0)
+            rc = read_event(s, &event);
         if (rc == 0)
             rc = fmL_read_tick(r, fm__json_reader_offset(&r->json));
         if (rc < 0)

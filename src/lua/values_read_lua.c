@@ -159,12 +159,12 @@ static int make_table(struct state *s, size_t n_list, size_t n_keys)
 static int open_table(struct state *s, size_t n_list, size_t n_keys)
 {
     struct level *level = &s->levels[s->depth];
-    int rc;
+    int rc = 0;
 
     if (s->depth % LEVELS_AT_ONCE == 0)
-        luaL_checkstack(s->L, 2 * LEVELS_AT_ONCE + LUA_MINSTACK,
-                        "tables nested too deep");
-    rc = make_table(s, n_list, n_keys);
+        rc = fmL_read_room(s->r, 2 * LEVELS_AT_ONCE + LUA_MINSTACK);
+    if (rc == 0)
+        rc = make_table(s, n_list, n_keys);
     if (rc < 0)
         return rc;
     level->at = 0;
@@ -278,8 +278,9 @@ static int read_all(struct state *s)
         if (event.type == FM__EVENT_DONE)
             return 0;
         if (s->depth == 0)
-            luaL_checkstack(s->L, LUA_MINSTACK, "too many values");
-        rc = read_event(s, &event);
+            rc = fmL_read_top(r);
+        if (rc == 0)
+            rc = read_event(s, &event);
         if (rc == 0)
             rc = fmL_read_tick(r, fm__binary_reader_offset(&s->reader));
         if (rc < 0)
