@@ -24,6 +24,11 @@
 #define CACHED_MAX 31
 #define CACHE_TEXT 512
 
+/* Levels that need no memory of their own: those of most texts.  The stack
+ * frame stays small, so that a short text dirties no page of the stack that
+ * was clean. */
+#define LEVELS_FEW 12
+
 /* A table being filled.  Before it is made, `table` is the index of the slot
  * where it will be, and `waiting` items or pairs lie above. */
 struct level {
@@ -44,10 +49,12 @@ struct state {
     struct fmL_reader *r;
     lua_State *L;
     int depth;
+    int n_levels;         /* room in: */
+    struct level *levels; /* `few`, or a userdata at 1, where r was */
     bool keeps_keys;
     uint64_t filled; /* one bit per slot */
+    struct level few[LEVELS_FEW];
     struct cached cache[FM__BINARY_SLOTS];
-    struct level levels[FM__DEPTH_MAX];
 };
 
 static int malformed(struct state *s, const char *why)
@@ -208,16 +215,32 @@ static int place(struct state *s)
     return level->is_list ? add_item(s, level) : add_pair(s, level);
 }
 
-static int open_table(struct state *s, bool is_list)
+/* Room for as many levels as there may be. */
+static int deepen(struct state *s)
 {
-    struct level *level = &s->levels[s->depth];
-    int rc;
+    struct level *levels;
 
     if (s->depth >= FM__DEPTH_MAX)
         return fmL_read_fail(s->r, FM_ELIMIT, "nested too deep");
+    levels = lua_newuserdatauv(s->L, FM__DEPTH_MAX * sizeof *levels, 0);
+    memcpy(levels, s->few, sizeof s->few);
+    lua_replace(s->L, 1);
+    s->levels = levels;
+    s->n_levels = FM__DEPTH_MAX;
+    return 0;
+}
+
+static int open_table(struct state *s, bool is_list)
+{
+    struct level *level;
+    int rc;
+
     rc = fmL_read_room(s->r, ITEMS_WAITING + 2 * PAIRS_WAITING + LUA_MINSTACK);
+    if (rc == 0 && s->depth == s->n_levels)
+        rc = deepen(s);
     if (rc < 0)
         return rc;
+    level = &s->levels[s->depth];
     lua_pushnil(s->L);
     level->at = 0;
     level->keys = 0;
@@ -362,6 +385,8 @@ int fmL_read_json(lua_State *L)
     s.r = r;
     s.L = L;
     s.depth = 0;
+    s.levels = s.few;
+    s.n_levels = LEVELS_FEW;
     s.keeps_keys = r->len >= CACHE_TEXT;
     s.filled = 0;
     fmL_read_begin(r, L, s.keeps_keys);
