@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "os/proc.h"
 #include "os/sys.h"
 
 #ifdef __linux__
@@ -79,29 +80,22 @@ struct linux_dirent {
     char name[];
 };
 
-/* num_threads, field 20 of /proc/PID/stat, counted from behind the name. */
+/* How many threads of process `pid` count as `user`'s.  The owner of its files
+ * in /proc would not tell: those of a process that has changed its user belong
+ * to root. */
 static long threads_of(const char *pid, uid_t user)
 {
-    char path[64], data[1024];
-    const char *p;
-    struct stat st;
-    ssize_t n = -1;
-    int fd;
+    char path[64], data[4096];
+    const char *line;
 
-    (void)snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
-    fd = fm__sys.open(path, O_RDONLY, 0);
-    if (fd < 0)
+    (void)snprintf(path, sizeof path, "/proc/%.20s/status", pid);
+    if (fm__proc_read(path, data, sizeof data) <= 0)
         return 0;
-    if (fm__sys.fstat(fd, &st) == 0 && st.st_uid == user)
-        n = fm__sys.read(fd, data, sizeof data - 1);
-    (void)fm__sys.close(fd);
-    if (n <= 0)
+    line = strstr(data, "\nUid:");
+    if (!line || (uid_t)strtoul(line + 5, NULL, 10) != user)
         return 0;
-    data[n] = '\0';
-    p = strrchr(data, ')');
-    for (int field = 2; p && field < 20; field++)
-        p = strchr(p + 1, ' ');
-    return p ? strtol(p, NULL, 10) : 1;
+    line = strstr(line, "\nThreads:");
+    return line ? strtol(line + 9, NULL, 10) : 1;
 }
 
 long fm__filter_count_tasks(void)
