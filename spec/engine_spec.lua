@@ -203,6 +203,46 @@ describe("fork_map.new()", function()
     end)
   end)
 
+  describe("on_threads", function()
+    -- In a child, whose thread ends with it.
+    local function beside_a_thread(opts)
+      return fork_map(function()
+        assert(sys.start_thread())
+        local warnings = {}
+        opts.on_warning = function(text) warnings[#warnings + 1] = text end
+        local engine <close> = fork_map.new(opts)
+        local ok, value
+        for _ = 1, 2 do
+          ok, value = pcall(engine, sys.getpid)
+        end
+        return ok, ok and math.type(value) or value.kind, #warnings, warnings[1]
+      end)
+    end
+
+    it("warns once of a host with threads", function()
+      local ok, value, n, text = beside_a_thread {}
+      assert.same({ true, "integer", 1 }, { ok, value, n })
+      assert.matches("2 threads", text)
+    end)
+
+    it("can refuse to fork it", function()
+      assert.same({ false, "spawn", 0 }, { beside_a_thread { on_threads = "refuse" } })
+    end)
+
+    it("can be silent about it", function()
+      assert.same({ true, "integer", 0 }, { beside_a_thread { on_threads = "ignore" } })
+    end)
+
+    it("warns on standard error when nobody listens", function()
+      local err = process.failure(fork_map.with { output = "capture" }, function()
+        assert(sys.start_thread())
+        fork_map(function() end)
+        error("end", 0)
+      end)
+      assert.matches("^fork_map: .*2 threads[^\n]*\n$", err.stderr)
+    end)
+  end)
+
   describe("configure()", function()
     it("changes options of a living engine", function()
       local engine <close> = fork_map.new { max_children = 1 }

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local core = require "fork_map.core"
 local fork_map = require "fork_map"
 local process = require "support.process"
 local sys = require "specs_core"
@@ -110,6 +111,15 @@ describe("fork_map.Error", function()
       assert.equal("error", err.kind)
       assert.matches("stack overflow", err.message)
       assert.is_true(#err.traceback < 65536)
+    end)
+
+    it("is a __close of the closure that raises, when the rest went well", function()
+      local err = failure(fork_map, function()
+        local _ <close> = setmetatable({}, { __close = function() error("cannot close", 0) end })
+        return 1
+      end)
+      assert.equal("error", err.kind)
+      assert.equal("cannot close", err.message)
     end)
 
     it("tells an error in a message handler of the closure", function()
@@ -339,7 +349,6 @@ describe("fork_map.Error", function()
       -- The child of a child that stops stepping: the kernel's timer ends it.
       local reader, writer = sys.pipe()
       local pid = fork_map(function()
-        local core = require "fork_map.core"
         local opts = { timeout = 0.01, grace = 0.01 }
         local future = process.spawn(fork_map.engine(), opts, function()
           sys.handle(15, "ignore")
@@ -407,6 +416,31 @@ describe("fork_map.Error", function()
       local err = failure(view, function() return 1 end)
       assert.equal("protocol", err.kind)
       assert.matches("cannot unpack", err.message)
+    end)
+
+    for _, byte in ipairs { 0x01, 0x55, 0x80, 0xFF } do
+      it(("is a child that fills what it shares with the caller with %#x"):format(byte), function()
+        local err = failure(fork_map, function()
+          assert(sys.scribble(byte) > 0)
+          sys.quick_exit(0)
+        end)
+        assert.equal("protocol", err.kind)
+        assert.equal(1, fork_map(function() return 1 end))
+      end)
+    end
+  end)
+
+  describe("kind cancelled", function()
+    it("is a call that was ended by a cancel, running or waiting for its turn", function()
+      local engine <close> = fork_map.new { max_children = 1 }
+      local running = process.spawn(engine, { grace = 0 }, sys.sleep, 20)
+      local waiting = process.spawn(engine, { grace = 0 }, sys.sleep, 20)
+      for _, future in ipairs { waiting, running } do
+        assert.is_true(core.cancel(future, 0))
+        while not core.wait(future) do end
+        assert.equal("cancelled", failure(core.result, future).kind)
+        assert.is_false(core.cancel(future, 0))
+      end
     end)
   end)
 

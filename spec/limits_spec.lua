@@ -110,6 +110,35 @@ describe("fork_map.Error of kind limit", function()
     assert.matches("Too many open files", message)
   end)
 
+  it("is the limit of the result too, when its values need too much memory", function()
+    local small = limited { result = "64K" }:with { codec = "json" }
+    local err = failure(small, function()
+      local t = {}
+      for i = 1, 20000 do
+        t[i] = fork_map.array()
+      end
+      return t
+    end)
+    assert.equal("limit", err.kind)
+    assert.equal("result", err.limit)
+  end)
+
+  it("makes calls inside fail when there are more processes than so many", function()
+    local function fork_many()
+      for n = 0, 9 do
+        local pid, name = sys.fork_and_hold()
+        if not pid then
+          return n, name
+        end
+      end
+    end
+    assert.same({ 2, "EAGAIN" }, { fork_map(function()
+      -- Root is above such a limit; this user has no other processes.
+      sys.setuid(61184)
+      return limited { processes = 2 }(fork_many)
+    end) })
+  end)
+
   it("makes calls inside fail when there are too many processes, for root too", function()
     local pid, name = limited { processes = 0 }(sys.fork_once)
     assert.is_nil(pid)

@@ -238,6 +238,11 @@ describe("options", function()
       assert.is_true(took >= 0.05)
     end)
 
+    it("pause twice as long before each further attempt", function()
+      local took = process.timed(fork_map.with { retries = 2, backoff = 0.02 }, sys.abort)
+      assert.is_true(took >= 0.06)
+    end)
+
     it("limit each attempt by timeout, not all of them #slow", function()
       local n = count_attempts({ retries = 1, timeout = 1, grace = 0 }, function()
         sys.sleep(0.6)
@@ -425,6 +430,12 @@ describe("options", function()
   end)
 
   describe("name", function()
+    it("is in the error and before its message", function()
+      local err = process.failure(fork_map.with { name = "label" }, error, "boom", 0)
+      assert.equal("label", err.name)
+      assert.equal("label: boom", tostring(err))
+    end)
+
     it("is the title of the process", function()
       assert.equal("label\n", fork_map.with { name = "label" }(process.read_file,
         "/proc/self/comm"))

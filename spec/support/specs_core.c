@@ -6,7 +6,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -334,6 +337,49 @@ static int l_sleep(lua_State *L)
     return 0;
 }
 
+static void *wait_for_ever(void *unused)
+{
+    for (;;)
+        (void)pause();
+    return unused;
+}
+
+/* start_thread(): one that does nothing, to the end of the process */
+static int l_start_thread(lua_State *L)
+{
+    pthread_t thread;
+
+    errno = pthread_create(&thread, NULL, wait_for_ever, NULL);
+    if (errno == 0)
+        (void)pthread_detach(thread);
+    return push_result(L, errno == 0 ? 0 : -1);
+}
+
+/* scribble(byte) -> n: overwrite all the memory, n mappings of it, that this
+ * process shares with its parent. */
+static int l_scribble(lua_State *L)
+{
+    int byte = check_int(L, 1);
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    int n = 0;
+
+    if (!maps)
+        return push_result(L, -1);
+    while (fgets(line, sizeof line, maps)) {
+        char *end;
+        uintptr_t from = strtoul(line, &end, 16);
+        uintptr_t to = strtoul(end + 1, &end, 16);
+
+        if (strncmp(end, " rw-s", 5) != 0 || !strstr(line, "/dev/zero"))
+            continue;
+        memset((void *)from, byte, to - from);
+        n++;
+    }
+    (void)fclose(maps);
+    return push_result(L, n);
+}
+
 static lua_State *hooked;
 
 static void hook_once(lua_State *L, lua_Debug *ar)
@@ -419,6 +465,8 @@ int luaopen_specs_core(lua_State *L)
                                          {"sleep", l_sleep},
                                          {"interrupt_after", l_interrupt_after},
                                          {"nested", nested},
+                                         {"start_thread", l_start_thread},
+                                         {"scribble", l_scribble},
                                          {NULL, NULL}};
 
     luaL_newlib(L, functions);
