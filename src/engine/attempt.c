@@ -220,7 +220,10 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     if (rc < 0)
         return rc;
     future->spawn_step = "fork";
-    rc = fm__child_fork(&launch, ret_pid);
+    if (future->state == FM_SETTLED)
+        rc = -ECANCELED; /* by a hook, or by who was warned */
+    else
+        rc = fm__child_fork(&launch, ret_pid);
     if (rc < 0) {
         (void)run_hooks(engine, fm__hooks_parent);
         return rc;
@@ -451,8 +454,8 @@ void fm__attempt_finish(fm_future *future, int64_t now)
 
     if (fm__pid_reap(&future->pid, &status, &group_empty) == 0)
         return;
-    fm__attempt_pump(future, now);
     future->is_gone = true;
+    fm__attempt_pump(future, now);
     if (future->state == FM_STARTING)
         (void)fm__future_enter(future, FM_RUNNING);
     (void)fm__future_enter(future, FM_DRAINING);

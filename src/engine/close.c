@@ -92,23 +92,36 @@ static void forget(fm_engine *engine)
     engine->poller.timer_fd = -1;
     engine->null_fd = -1;
     engine->closed = true;
+    fm__hooks_forget(engine);
 }
 
-int fm_engine_close(fm_engine *engine, int64_t grace_ns)
+static void close_engine(fm_engine *engine, int64_t grace_ns)
 {
     if (engine->closed)
-        return 0;
+        return;
     if (!fm__engine_is_ours(engine)) {
         forget(engine);
-        return 0;
+        return;
     }
-    if (engine->in_callback)
-        return FM_EBUSY;
     engine->closed = true;
     run_down(engine, grace_ns);
     fm__engine_close_parts(engine);
     fm__hooks_forget(engine);
     fm__fds_close();
+}
+
+/* A callback of an engine of ours runs, further up the stack. */
+static bool is_busy(const fm_engine *engine)
+{
+    return engine->in_callback && fm__engine_is_ours(engine);
+}
+
+int fm_engine_close(fm_engine *engine, int64_t grace_ns)
+{
+    if (!engine->closed && is_busy(engine))
+        return FM_EBUSY;
+    close_engine(engine, grace_ns);
+    fm__engine_leave(engine);
     return 0;
 }
 
@@ -116,9 +129,16 @@ void fm_engine_free(fm_engine *engine)
 {
     if (!engine)
         return;
-    if (fm_engine_close(engine, -1) == FM_EBUSY) {
-        engine->free_after_step = true;
+    if (is_busy(engine)) {
+        engine->free_after_callback = true;
         return;
     }
-    fm__sys.free(engine);
+    close_engine(engine, -1);
+    fm__engine_unref(engine);
+}
+
+void fm__engine_unref(fm_engine *engine)
+{
+    if (--engine->refs == 0)
+        fm__sys.free(engine);
 }

@@ -139,6 +139,7 @@ int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
 
     if (!engine)
         return -ENOMEM;
+    engine->refs = 1;
     engine->bell = (struct fm__bell)FM__BELL_INIT;
     engine->poller = (struct fm__poller)FM__POLLER_INIT;
     engine->null_fd = -1;
@@ -214,6 +215,8 @@ void fm__engine_start_queued(fm_engine *engine)
         fm_future *future = engine->queue.first;
         int rc = fm__attempt_start(future);
 
+        if (future->state == FM_SETTLED)
+            continue; /* a hook has cancelled it */
         if (rc < 0)
             fail_start(future, rc);
         else
@@ -422,12 +425,26 @@ int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
  * right whenever no step runs. */
 static void leave_ready(fm_engine *engine)
 {
+    int64_t at, blind;
+
     if (engine->poller.timer_fd < 0)
         return;
     if (go_to_sleep(engine) || engine->due.first ||
         (engine->queue.first && engine->n_running < engine->opts.max_children))
         fm__bell_ring(&engine->bell);
-    (void)fm__poller_set_deadline(&engine->poller, next_time(engine));
+    at = next_time(engine);
+    blind = fm__clock_after(fm__clock_now(), blind_wait(engine));
+    (void)fm__poller_set_deadline(&engine->poller, at < blind ? at : blind);
+}
+
+void fm__engine_leave(fm_engine *engine)
+{
+    if (engine->in_callback)
+        return;
+    if (engine->free_after_callback)
+        fm_engine_free(engine);
+    else
+        leave_ready(engine);
 }
 
 int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
@@ -441,11 +458,7 @@ int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
     if (is_idle(engine) && !engine->parked)
         return 0;
     rc = fm__engine_step(engine, timeout_ns);
-    if (engine->free_after_step) {
-        fm_engine_free(engine);
-        return rc;
-    }
-    leave_ready(engine);
+    fm__engine_leave(engine);
     return rc;
 }
 

@@ -41,7 +41,7 @@ struct fm__list {
 };
 
 struct fm_future {
-    fm_engine *engine; /* NULL once the engine is gone */
+    fm_engine *engine; /* holds one reference; closed when it is gone */
     fm_future *prev, *next;
     struct fm__list *list; /* where prev and next belong to */
     unsigned refs;
@@ -78,6 +78,7 @@ struct fm__parked {
 };
 
 struct fm_engine {
+    unsigned refs;       /* the host's, and one of every future */
     pid_t pid;           /* of the process that made it */
     unsigned generation; /* fm__fds_generation() then */
     struct fm_engine_opts opts;
@@ -85,7 +86,7 @@ struct fm_engine {
     struct fm__bell bell;
     int null_fd;
     bool closed, in_callback, forbids_direct, warned_threads;
-    bool free_after_step;
+    bool free_after_callback; /* fm_engine_free() was called in one */
     bool blind; /* pidfds cannot be had: children ring at their end */
     struct fm__list queue, waiting, due;
     fm_future **slots; /* n_slots long, NULL where free */
@@ -145,6 +146,10 @@ void fm__hooks_forget(fm_engine *engine);
 /* engine.c */
 void fm__engine_warn(fm_engine *engine, const char *message);
 bool fm__engine_is_ours(const fm_engine *engine);
+/* At the end of what may have changed something or run callbacks: free the
+ * engine if one of them asked for it, else have its descriptor tell what is to
+ * be done.  Inside a callback it does nothing. */
+void fm__engine_leave(fm_engine *engine);
 /* Start jobs while there are slots for them. */
 void fm__engine_start_queued(fm_engine *engine);
 /* One step, whoever asks for it; as fm_engine_step(). */
@@ -153,6 +158,8 @@ int fm__engine_step(fm_engine *engine, int64_t timeout_ns);
 int fm__engine_run_due(fm_engine *engine);
 /* Give back everything but the memory; accepts a half-built engine. */
 void fm__engine_close_parts(fm_engine *engine);
+/* Drop a reference to the memory; the last one frees it. */
+void fm__engine_unref(fm_engine *engine);
 
 /* trace.c */
 void fm__trace(const fm_future *future, const char *from, const char *to);

@@ -57,8 +57,14 @@ void fm__future_drop_ud(fm_future *future)
     void (*ud_free)(void *) = future->opts.ud_free;
 
     future->opts.ud_free = NULL;
-    if (ud_free)
+    if (ud_free) {
+        fm_engine *engine = future->engine;
+        bool nested = engine->in_callback;
+
+        engine->in_callback = true;
         ud_free(future->ud);
+        engine->in_callback = nested;
+    }
 }
 
 /* The outcome is decided and stored, the process reaped, the slot free: let go
@@ -77,6 +83,9 @@ void fm__future_settle(fm_future *future)
 
 static void send(fm_future *future, int sig)
 {
+    /* Reaped: its number may be a stranger's by now. */
+    if (future->is_gone)
+        return;
     if (fm__pid_signal_group(&future->pid, sig) < 0)
         (void)fm__pid_signal(&future->pid, sig);
 }
@@ -136,6 +145,8 @@ void fm_future_unref(fm_future *future)
     fm__output_done(&future->outputs[1]);
     fm__sys.free((char *)future->opts.name);
     fm__sys.free((int *)future->opts.keep_fds);
+    if (future->engine)
+        fm__engine_unref(future->engine);
     fm__sys.free(future);
 }
 
@@ -156,14 +167,17 @@ pid_t fm_future_get_pid(const fm_future *future)
 
 int fm_future_on_settle(fm_future *future, fm_settle_cb cb, void *ud)
 {
-    if (!future->engine || !fm__engine_is_ours(future->engine))
+    fm_engine *engine = future->engine;
+
+    if (engine->closed || !fm__engine_is_ours(engine))
         return FM_ECLOSED;
     if (future->on_settle)
         return -EEXIST;
     future->on_settle = cb;
     future->on_settle_ud = ud;
     if (future->state == FM_SETTLED && !future->list) {
-        fm__list_append(&future->engine->due, fm_future_ref(future));
+        fm__list_append(&engine->due, fm_future_ref(future));
+        fm__engine_leave(engine);
     }
     return 0;
 }
@@ -185,16 +199,18 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
 
     if (future->state == FM_SETTLED)
         return 0;
-    if (!engine || !fm__engine_is_ours(engine))
+    if (!fm__engine_is_ours(engine))
         return FM_ECLOSED;
     if (future->state == FM_QUEUED || future->state == FM_BACKOFF) {
         cancel_early(future);
+        fm__engine_leave(engine);
         return 1;
     }
     if (future->inbox.ending == FM__ENDING_ENDED)
         return 0; /* whole before we asked */
     if (grace_ns == 0) {
         fm__future_stop(future, FM__STOP_FORCED, FM_CANCELLED, now);
+        fm__engine_leave(engine);
         return before == FM__STOP_NONE;
     }
     fm__future_stop(future, FM__STOP_ASKED, FM_CANCELLED, now);
@@ -203,5 +219,6 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
     if (future->stop == FM__STOP_ASKED &&
         (before != FM__STOP_ASKED || kill_at < future->next_at))
         future->next_at = kill_at;
+    fm__engine_leave(engine);
     return before == FM__STOP_NONE;
 }

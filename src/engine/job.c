@@ -117,6 +117,7 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         return rc;
     }
     future->engine = engine;
+    engine->refs++;
     future->fn = fn;
     future->ud = ud;
     future->job = engine->next_job++;
@@ -125,5 +126,6 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
     fm__list_append(&engine->queue, future);
     if (!engine->in_callback && engine->queue.first == future)
         fm__engine_start_queued(engine);
+    fm__engine_leave(engine);
     return 0;
 }
