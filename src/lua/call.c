@@ -74,6 +74,17 @@ static void call_warm(lua_State *thread)
         lua_pop(thread, 1); /* no memory; the job will tell */
 }
 
+/* Where the job is while it has run no line, for the flight recorder. */
+static void call_set_home(lua_State *L, struct fmL_call *call, int idx)
+{
+    lua_Debug ar;
+
+    lua_pushvalue(L, idx);
+    lua_getinfo(L, ">S", &ar);
+    memcpy(call->home, ar.short_src, sizeof call->home);
+    call->home_line = ar.linedefined;
+}
+
 /* Anchor the options at `idx` for as long as the record uses no others: most
  * calls on an engine have the same.  Changes an existing field only, so it
  * cannot run out of memory. */
@@ -164,6 +175,7 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
         call_retire(call);
         return -ENOMEM;
     }
+    call_set_home(L, call, first);
     lua_xmove(L, call->thread, n);
     call_warm(call->thread);
     job = call->options->job;

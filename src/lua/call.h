@@ -19,6 +19,8 @@ struct fmL_call {
     struct fmL_call *next_idle; /* in fmL_engine.idle */
     lua_State *thread;          /* holds the function and its arguments */
     const struct fmL_options *options;
+    char home[LUA_IDSIZE]; /* where the function is defined: source, */
+    int home_line;         /* line */
 };
 
 #endif

@@ -181,7 +181,10 @@ static int run(lua_State *L)
     lua_replace(L, 1);
     fmL_leave_guard(L, job->call->engine->closing);
     seed_random(L, job->child);
-    rc = fmL_recorder_start(L, 2, job->child, &job->recorder);
+    job->recorder.child = job->child;
+    job->recorder.home = job->call->home;
+    job->recorder.home_line = job->call->home_line;
+    rc = fmL_recorder_start(L, &job->recorder);
     if (rc < 0)
         return luaL_error(L, "cannot start the flight recorder: %s",
                           fm_strerror(rc));

@@ -253,19 +253,13 @@ void fmL_open_recorder(lua_State *L)
 /* ---------------------------------------------------------------------- start
  */
 
-int fmL_recorder_start(lua_State *L, int idx, fm_child *child,
-                       struct fmL_recorder *recorder)
+int fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder)
 {
-    lua_Debug ar;
-
-    memset(recorder, 0, sizeof *recorder);
-    recorder->child = child;
     recorder->running = L;
-    lua_pushvalue(L, idx);
-    lua_getinfo(L, ">S", &ar);
-    memcpy(recorder->home, ar.short_src, sizeof recorder->home);
-    recorder->home_line = ar.linedefined;
+    recorder->busy = 0;
+    recorder->noted = 0;
+    memset(recorder->slots, 0, sizeof recorder->slots);
     fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_RESUME, FML_KEPT_RESUME);
     fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_WRAP, FML_KEPT_WRAP);
-    return fm__child_sample(child, sample, recorder);
+    return fm__child_sample(recorder->child, sample, recorder);
 }

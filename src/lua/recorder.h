@@ -35,15 +35,15 @@ struct fmL_recorder {
     volatile sig_atomic_t busy;  /* the hook works on the slots */
     volatile sig_atomic_t noted; /* a line was noted */
     struct fmL_recorder_slot slots[FML_RECORDER_SLOTS];
-    char home[LUA_IDSIZE]; /* where the job's function is defined */
+    const char *home; /* where the job's function is defined */
     int home_line;
 };
 
-/* Begin, until fm__child_sample() says otherwise: `L` is the job's thread, with
- * its function at `idx`.  Replaces coroutine.resume and coroutine.wrap in the
- * child's `coroutine` table. Returns 0 or a negative code.  [-0, +0, m] */
-int fmL_recorder_start(lua_State *L, int idx, fm_child *child,
-                       struct fmL_recorder *recorder);
+/* Begin, until fm__child_sample() says otherwise: `L` is the job's thread, and
+ * `recorder` has child, home and home_line.  Replaces coroutine.resume and
+ * coroutine.wrap in the child's `coroutine` table.  Returns 0 or a negative
+ * code.  [-0, +0, m] */
+int fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder);
 
 /* At load: make the functions that replace others.  [-0, +0, m] */
 void fmL_open_recorder(lua_State *L);

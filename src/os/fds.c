@@ -69,7 +69,8 @@ static void after_fork_in_child(void)
     }
     registry.n = n;
     registry.generation++;
-    unlock_registry();
+    /* No thread is here that could wait for it. */
+    registry.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
 int fm__fds_open(void)

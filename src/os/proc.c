@@ -42,6 +42,11 @@ ssize_t fm__proc_read(const char *path, char *data, size_t size)
     return (ssize_t)len;
 }
 
+bool fm__proc_is_single_threaded(void)
+{
+    return IS_SINGLE_THREADED;
+}
+
 unsigned fm__proc_count_threads(void)
 {
     char data[4096];

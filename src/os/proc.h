@@ -3,6 +3,7 @@
 #ifndef FM_OS_PROC_H
 #define FM_OS_PROC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -10,6 +11,9 @@
 /* Read a small file whole, terminated.  Returns its length, or -errno.
  * Async-signal-safe. */
 ssize_t fm__proc_read(const char *path, char *data, size_t size);
+
+/* The C library knows that this process never had another thread. */
+bool fm__proc_is_single_threaded(void);
 
 /* Threads of this process, 1 when it never had another; 0 when unknown. */
 unsigned fm__proc_count_threads(void);

@@ -5,11 +5,14 @@
  */
 #include "os/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "os/sys_direct.h"
 
 #ifdef __linux__
 #include <linux/futex.h>
@@ -21,19 +24,12 @@
 #include <sys/timerfd.h>
 #endif
 
-static int sys_fcntl(int fd, int command, int argument)
-{
-    return fcntl(fd, command, argument);
-}
+/* Of the kernel's signal sets, and no larger than libc's. */
+#define NSIG_BYTES 8
 
 static int sys_open(const char *path, int flags, mode_t mode)
 {
     return open(path, flags | O_CLOEXEC, mode);
-}
-
-static int sys_poll(struct pollfd *fds, unsigned long n, int timeout_ms)
-{
-    return poll(fds, (nfds_t)n, timeout_ms);
 }
 
 static int sys_setpriority(int which, int who, int value)
@@ -46,6 +42,182 @@ static int sys_getpriority(int which, int who)
     return getpriority(which, (id_t)who);
 }
 
+static int sys_getrusage(int who, struct rusage *usage)
+{
+    return getrusage(who, usage);
+}
+
+/* waitid() for one process by number. */
+static int sys_wait_look(pid_t pid, siginfo_t *info, int options)
+{
+    return waitid(P_PID, (id_t)pid, info, options);
+}
+
+/* ------------------------------------------- what every call of a job makes */
+
+#ifdef FM__SYS_DIRECT
+
+static pid_t sys_getpid(void)
+{
+    return (pid_t)fm__sys_ask(SYS_getpid, 0, 0, 0, 0);
+}
+
+static pid_t sys_getppid(void)
+{
+    return (pid_t)fm__sys_ask(SYS_getppid, 0, 0, 0, 0);
+}
+
+static pid_t sys_getpgrp(void)
+{
+    return (pid_t)fm__sys_ask(SYS_getpgid, 0, 0, 0, 0);
+}
+
+static int sys_fcntl(int fd, int command, int argument)
+{
+    return (int)fm__sys_call(SYS_fcntl, fd, command, argument, 0);
+}
+
+static int sys_close(int fd)
+{
+    return (int)fm__sys_call(SYS_close, fd, 0, 0, 0);
+}
+
+static int sys_dup3(int old, int new, int flags)
+{
+    return (int)fm__sys_call(SYS_dup3, old, new, flags, 0);
+}
+
+/* dup3() refuses what dup2() leaves alone. */
+static int sys_dup2(int old, int new)
+{
+    if (old == new)
+        return sys_fcntl(old, F_GETFD, 0) < 0 ? -1 : new;
+    return sys_dup3(old, new, 0);
+}
+
+static int sys_poll(struct pollfd *fds, unsigned long n, int timeout_ms)
+{
+#ifdef SYS_poll
+    return (int)fm__sys_call(SYS_poll, (long)fds, (long)n, timeout_ms, 0);
+#else
+    return poll(fds, (nfds_t)n, timeout_ms);
+#endif
+}
+
+static int sys_madvise(void *p, size_t len, int advice)
+{
+    return (int)fm__sys_call(SYS_madvise, (long)p, (long)len, advice, 0);
+}
+
+static int sys_kill(pid_t pid, int sig)
+{
+    return (int)fm__sys_call(SYS_kill, pid, sig, 0, 0);
+}
+
+static int sys_setpgid(pid_t pid, pid_t group)
+{
+    return (int)fm__sys_call(SYS_setpgid, pid, group, 0, 0);
+}
+
+/* A handler needs a way back, which is the C library's; to have none needs
+ * nothing, and is asked for some sixty times in each child. */
+static int sys_sigaction(int sig, const struct sigaction *new,
+                         struct sigaction *old)
+{
+    long plain[4] = {0, 0, 0, 0}; /* handler, flags, restorer, mask */
+
+    if (!new || old ||
+        (new->sa_handler != SIG_DFL &&new->sa_handler != SIG_IGN))
+        return sigaction(sig, new, old);
+    plain[0] = (long)new->sa_handler;
+    return (int)fm__sys_call(SYS_rt_sigaction, sig, (long)plain, 0, NSIG_BYTES);
+}
+
+static int sys_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+    return (int)fm__sys_call(SYS_rt_sigprocmask, how, (long)set, (long)old,
+                             NSIG_BYTES);
+}
+
+static int sys_sigaltstack(const stack_t *new, stack_t *old)
+{
+    return (int)fm__sys_call(SYS_sigaltstack, (long)new, (long)old, 0, 0);
+}
+
+static int sys_fcntl_own(int fd, int command, long argument)
+{
+    return (int)fm__sys_call(SYS_fcntl, fd, command, argument, 0);
+}
+
+/* The identifiers of these two are the kernel's, and mean nothing to libc. */
+static int sys_timer_create(clockid_t id, struct sigevent *event,
+                            timer_t *ret_timer)
+{
+    int timer;
+
+    if (fm__sys_call(SYS_timer_create, id, (long)event, (long)&timer, 0) < 0)
+        return -1;
+    *ret_timer = (timer_t)(intptr_t)timer;
+    return 0;
+}
+
+static int sys_timer_settime(timer_t timer, int flags,
+                             const struct itimerspec *new,
+                             struct itimerspec *old)
+{
+    return (int)fm__sys_call(SYS_timer_settime, (long)(intptr_t)timer, flags,
+                             (long)new, (long)old);
+}
+
+static int sys_setrlimit(int resource, const struct rlimit *limit)
+{
+    return (int)fm__sys_call(SYS_prlimit64, 0, resource, (long)limit, 0);
+}
+
+static int sys_getrlimit(int resource, struct rlimit *limit)
+{
+    return (int)fm__sys_call(SYS_prlimit64, 0, resource, 0, (long)limit);
+}
+
+#else
+
+#define sys_getpid getpid
+#define sys_getppid getppid
+#define sys_getpgrp getpgrp
+#define sys_close close
+#define sys_dup2 dup2
+#define sys_dup3 dup3
+#define sys_madvise madvise
+#define sys_kill kill
+#define sys_setpgid setpgid
+#define sys_sigaction sigaction
+#define sys_sigaltstack sigaltstack
+#define sys_timer_create timer_create
+#define sys_timer_settime timer_settime
+
+static int sys_fcntl(int fd, int command, int argument)
+{
+    return fcntl(fd, command, argument);
+}
+
+#ifdef __linux__
+static int sys_fcntl_own(int fd, int command, long argument)
+{
+    return fcntl(fd, command, argument);
+}
+#endif
+
+static int sys_poll(struct pollfd *fds, unsigned long n, int timeout_ms)
+{
+    return poll(fds, (nfds_t)n, timeout_ms);
+}
+
+/* pthread_sigmask() returns the error; the table's convention is errno. */
+static int sys_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+    return sigprocmask(how, set, old);
+}
+
 static int sys_setrlimit(int resource, const struct rlimit *limit)
 {
     return setrlimit(resource, limit);
@@ -56,22 +228,7 @@ static int sys_getrlimit(int resource, struct rlimit *limit)
     return getrlimit(resource, limit);
 }
 
-static int sys_getrusage(int who, struct rusage *usage)
-{
-    return getrusage(who, usage);
-}
-
-/* pthread_sigmask() returns the error; the table's convention is errno. */
-static int sys_sigmask(int how, const sigset_t *set, sigset_t *old)
-{
-    return sigprocmask(how, set, old);
-}
-
-/* waitid() for one process by number. */
-static int sys_wait_look(pid_t pid, siginfo_t *info, int options)
-{
-    return waitid(P_PID, (id_t)pid, info, options);
-}
+#endif
 
 #ifdef __linux__
 
@@ -105,11 +262,6 @@ static int sys_pidfd_wait(int pidfd, siginfo_t *info, int options,
                           struct rusage *usage)
 {
     return (int)syscall(SYS_waitid, FM__P_PIDFD, pidfd, info, options, usage);
-}
-
-static int sys_fcntl_own(int fd, int command, long argument)
-{
-    return fcntl(fd, command, argument);
 }
 
 static long sys_futex(uint32_t *word, int op, uint32_t value,
@@ -163,19 +315,20 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
 #define FM__SYS_ENTRIES                                                        \
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
-        .fork = fork, .getpid = getpid, .getppid = getppid,                    \
-        .getpgrp = getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,                \
-        .close = close, .dup2 = dup2, .dup3 = dup3, .open = sys_open,          \
-        .fstat = fstat, .read = read, .write = write, .poll = sys_poll,        \
-        .mmap = mmap, .munmap = munmap, .madvise = madvise, .kill = kill,      \
-        .setpgid = setpgid, .sigaction = sigaction,                            \
-        .pthread_sigmask = sys_sigmask, .sigaltstack = sigaltstack,            \
-        .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
-        .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \
-        .getpriority = sys_getpriority, .clock_gettime = clock_gettime,        \
-        .nanosleep = nanosleep, .timer_create = timer_create,                  \
-        .timer_settime = timer_settime, .wait_look = sys_wait_look,            \
-        .wait4 = wait4, .exit_now = _exit, FM__SYS_LINUX_ENTRIES               \
+        .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
+        .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
+        .close = sys_close, .dup2 = sys_dup2, .dup3 = sys_dup3,                \
+        .open = sys_open, .fstat = fstat, .read = read, .write = write,        \
+        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
+        .madvise = sys_madvise, .kill = sys_kill, .setpgid = sys_setpgid,      \
+        .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \
+        .sigaltstack = sys_sigaltstack, .setrlimit = sys_setrlimit,            \
+        .getrlimit = sys_getrlimit, .getrusage = sys_getrusage,                \
+        .setpriority = sys_setpriority, .getpriority = sys_getpriority,        \
+        .clock_gettime = clock_gettime, .nanosleep = nanosleep,                \
+        .timer_create = sys_timer_create, .timer_settime = sys_timer_settime,  \
+        .wait_look = sys_wait_look, .wait4 = wait4, .exit_now = _exit,         \
+        FM__SYS_LINUX_ENTRIES                                                  \
     }
 
 #ifdef FM_TESTING

@@ -60,10 +60,16 @@ void fm__channel_clear(struct fm__channel *channel)
     flight->where[0] = '\0';
 }
 
-int fm__channel_inherit(struct fm__channel *channel, int inherit)
+int fm__channel_inherit(struct fm__channel *channel, bool inherit)
 {
-    fm__fd_keep(channel->lifeline.read_fd, inherit != 0);
-    return fm__memory_inherit(channel->map, channel->map_len, inherit != 0);
+    fm__fd_keep(channel->lifeline.read_fd, inherit);
+    return fm__memory_inherit(channel->map, channel->map_len, inherit);
+}
+
+/* Its descriptor was kept for this process alone; see fds.h. */
+int fm__channel_claim(struct fm__channel *channel)
+{
+    return fm__memory_inherit(channel->map, channel->map_len, false);
 }
 
 void fm__channel_free(struct fm__channel *channel)

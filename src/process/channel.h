@@ -11,6 +11,7 @@
 #ifndef FM_PROCESS_CHANNEL_H
 #define FM_PROCESS_CHANNEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "process/flight.h"
@@ -38,8 +39,11 @@ int fm__channel_new(struct fm__channel **ret_channel);
 /* Ready for a new child. */
 void fm__channel_clear(struct fm__channel *channel);
 
-/* Let the next forked child have it, or (also in the child) no one. */
-int fm__channel_inherit(struct fm__channel *channel, int inherit);
+/* Parent: let the next forked child have it, or no one. */
+int fm__channel_inherit(struct fm__channel *channel, bool inherit);
+
+/* Child: processes that it starts have no part in it. */
+int fm__channel_claim(struct fm__channel *channel);
 
 /* NULL is a no-op. */
 void fm__channel_free(struct fm__channel *channel);

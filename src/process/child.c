@@ -219,9 +219,8 @@ static int come_alive(struct fm_child *child, const char **ret_step)
         rc = fm__lifeline_arm(&child->channel->lifeline, child->pid);
     }
     if (rc == 0) {
-        /* Processes that the job starts have no part in the ring. */
         *ret_step = "channel";
-        rc = fm__channel_inherit(child->channel, 0);
+        rc = fm__channel_claim(child->channel);
     }
     if (rc == 0) {
         *ret_step = "gate";
@@ -360,7 +359,7 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
     pid_t pid;
     int rc;
 
-    rc = fm__channel_inherit(launch->channel, 1);
+    rc = fm__channel_inherit(launch->channel, true);
     if (rc < 0)
         return rc;
     /* No handler of the host may run in the child, nor between the fork and
@@ -373,7 +372,7 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
         rc = pid < 0 ? -errno : 0;
         fm__signals_restore(&mask);
     }
-    (void)fm__channel_inherit(launch->channel, 0);
+    (void)fm__channel_inherit(launch->channel, false);
     if (rc == 0)
         *ret_pid = pid;
     return rc;

@@ -3,8 +3,11 @@
 #include "process/stdio.h"
 
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdio_ext.h>
+
+#include "os/proc.h"
 
 #ifdef __GLIBC__
 /* glibc links its streams through _chain from _IO_list_all.  The symbol must
@@ -24,26 +27,53 @@ void fm__stdio_find(void)
  * at a list that is broken. */
 #define STREAMS_MAX 1000000
 
-static int purge_all(void)
+/* As __fpending(), but for wide streams without a call: a fresh child pays for
+ * each part of the C library that it goes through. */
+static bool has_pending(FILE *f)
+{
+    return f->_mode > 0 ? __fpending(f) > 0
+                        : f->_IO_write_ptr > f->_IO_write_base;
+}
+
+static bool purge_all(void)
 {
     long left = STREAMS_MAX;
 
     if (!all_streams)
-        return 0;
+        return false;
     for (FILE *f = *all_streams; f && left > 0; f = f->_chain, left--) {
-        if (__fpending(f) > 0)
+        if (has_pending(f))
             __fpurge(f);
     }
-    return 1;
+    return true;
+}
+
+/* False also when it cannot be known: other threads may use the list. */
+static bool is_all_written(void)
+{
+    long left = STREAMS_MAX;
+
+    if (!all_streams || !fm__proc_is_single_threaded())
+        return false;
+    for (FILE *f = *all_streams; f && left > 0; f = f->_chain, left--) {
+        if (has_pending(f))
+            return false;
+    }
+    return left > 0;
 }
 #else
 void fm__stdio_find(void)
 {
 }
 
-static int purge_all(void)
+static bool purge_all(void)
 {
-    return 0;
+    return false;
+}
+
+static bool is_all_written(void)
+{
+    return false;
 }
 #endif
 
@@ -57,5 +87,6 @@ void fm__stdio_purge(void)
 
 void fm__stdio_flush(void)
 {
-    (void)fflush(NULL);
+    if (!is_all_written())
+        (void)fflush(NULL);
 }
