@@ -343,6 +343,7 @@ static bool rewrite(const uint8_t *data, size_t size, struct fm__sink *sink)
     }
     REQUIRE(rc == 0 || rc == FM_EPROTOCOL || rc == FM_ELIMIT);
     REQUIRE(rc == 0 || w.reader.error);
+    w.sink = NULL;
     if (rc < 0)
         return false;
     REQUIRE(w.depth == 0 && w.values == 0);

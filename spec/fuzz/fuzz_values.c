@@ -102,12 +102,15 @@ static void core_free(void *p)
 static bool same_numbers(lua_State *L, int a, int b)
 {
     lua_Number x = lua_tonumber(L, a), y = lua_tonumber(L, b);
+    uint64_t x_bits, y_bits;
 
     if (lua_isinteger(L, a) != lua_isinteger(L, b))
         return false;
     if (lua_isinteger(L, a))
         return lua_tointeger(L, a) == lua_tointeger(L, b);
-    return memcmp(&x, &y, sizeof x) == 0;
+    memcpy(&x_bits, &x, sizeof x_bits);
+    memcpy(&y_bits, &y, sizeof y_bits);
+    return x_bits == y_bits;
 }
 
 static bool same_values(lua_State *L, int seen, int a, int b);

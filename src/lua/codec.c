@@ -2,14 +2,16 @@
 /* Codecs by their names, and the core functions that need no engine. */
 #include "lua/codec.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <lauxlib.h>
 #include "engine/bind.h"
 #include "fork_map.h"
 #include "lua/values.h"
-#include "wire/sink.h"
+#include "wire/buffer.h"
 
 #define CODEC_MT "fork_map.codec"
+#define BUFFER_MT "fork_map.buffer"
 
 const char *fmL_codec_name(enum fmL_codec_kind kind)
 {
@@ -173,28 +175,68 @@ static const struct fmL_codec *check_codec(lua_State *L,
     return codec;
 }
 
-/* A sink that fills Lua's memory: `first`, then userdata at the stack index
- * `slot`.  Running out raises. */
+/* A sink that fills `first`, and when that is full a buffer, which is kept from
+ * one call to the next in the only upvalue of encode().  While it is in use it
+ * is in the stack slot instead: a finalizer may call encode() meanwhile, and an
+ * error leaves it to the collector. */
 struct memory_sink {
     struct fm__sink sink;
     lua_State *L;
     int slot, format;
     unsigned char *data;
+    struct fm__buffer *buffer; /* NULL while `first` is enough */
     unsigned char first[1024];
 };
+
+/* A bigger buffer is not kept. */
+#define BUFFER_KEPT ((size_t)1 << 20)
+
+static int l_buffer_gc(lua_State *L)
+{
+    fm__buffer_done(luaL_checkudata(L, 1, BUFFER_MT));
+    return 0;
+}
+
+/* Move the buffer from the upvalue to the slot; make one where there is none.
+ * [-0, +0, m] */
+static struct fm__buffer *take_buffer(lua_State *L, int slot)
+{
+    struct fm__buffer *buffer = lua_touserdata(L, lua_upvalueindex(1));
+
+    if (buffer == NULL) {
+        buffer = lua_newuserdatauv(L, sizeof *buffer, 0);
+        fm__buffer_init(buffer, SIZE_MAX);
+        luaL_setmetatable(L, BUFFER_MT);
+        lua_replace(L, slot);
+    } else {
+        lua_copy(L, lua_upvalueindex(1), slot);
+        lua_pushnil(L);
+        lua_replace(L, lua_upvalueindex(1));
+    }
+    fm__buffer_clear(buffer);
+    return buffer;
+}
 
 static int memory_more(struct fm__sink *base)
 {
     struct memory_sink *sink = (struct memory_sink *)base;
+    struct fm__buffer *buffer = sink->buffer;
     size_t len = (size_t)(base->next - sink->data);
-    size_t size = 2 * (size_t)(base->end - sink->data);
-    unsigned char *data = lua_newuserdatauv(sink->L, size, 0);
+    int rc = 0;
 
-    memcpy(data, sink->data, len);
-    lua_replace(sink->L, sink->slot);
-    sink->data = data;
-    base->next = data + len;
-    base->end = data + size;
+    if (buffer == NULL) {
+        buffer = take_buffer(sink->L, sink->slot);
+        rc = fm__buffer_append(buffer, sink->data, len);
+        sink->buffer = rc == 0 ? buffer : NULL;
+    }
+    buffer->len = rc == 0 ? len : 0;
+    if (rc == 0)
+        rc = fm__buffer_reserve(buffer, FM__SINK_ROOM);
+    if (rc < 0)
+        return rc;
+    sink->data = buffer->data;
+    base->next = buffer->data + len;
+    base->end = buffer->data + buffer->size;
     return 0;
 }
 
@@ -215,8 +257,19 @@ static void memory_sink_init(struct memory_sink *sink, lua_State *L, int slot)
     sink->slot = slot;
     sink->format = 0;
     sink->data = sink->first;
+    sink->buffer = NULL;
     sink->sink.next = sink->first;
     sink->sink.end = sink->first + sizeof sink->first;
+}
+
+/* Keep the buffer, if it was used and is not too big.  [-0, +0, -] */
+static void memory_sink_done(struct memory_sink *sink)
+{
+    if (sink->buffer == NULL)
+        return;
+    if (sink->buffer->size > BUFFER_KEPT)
+        fm__buffer_done(sink->buffer);
+    lua_copy(sink->L, sink->slot, lua_upvalueindex(1));
 }
 
 /* encode(codec, ...) -> string, format | nil, path, message */
@@ -233,12 +286,16 @@ static int l_encode(lua_State *L)
     codec = check_codec(L, &plain);
     rc = fmL_encode(L, 2, n, codec, &sink.sink, "result");
     if (rc == FM_EENCODE) {
+        memory_sink_done(&sink);
         lua_pushnil(L);
         lua_insert(L, -3);
         return 3;
     }
+    if (rc < 0)
+        return luaL_error(L, "not enough memory");
     lua_pushlstring(L, (const char *)sink.data,
                     (size_t)(sink.sink.next - sink.data));
+    memory_sink_done(&sink);
     lua_pushinteger(L, sink.format);
     return 2;
 }
@@ -286,17 +343,23 @@ static int l_decode(lua_State *L)
 
 void fmL_open_codec(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"array", l_array},
-                                         {"encode", l_encode},
-                                         {"decode", l_decode},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"array", l_array}, {"decode", l_decode}, {NULL, NULL}};
 
     if (luaL_newmetatable(L, CODEC_MT)) {
         lua_pushcfunction(L, l_codec_gc);
         lua_setfield(L, -2, "__gc");
     }
     lua_pop(L, 1);
+    if (luaL_newmetatable(L, BUFFER_MT)) {
+        lua_pushcfunction(L, l_buffer_gc);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_pop(L, 1);
     luaL_setfuncs(L, functions, 0);
+    lua_pushnil(L);
+    lua_pushcclosure(L, l_encode, 1);
+    lua_setfield(L, -2, "encode");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
 }

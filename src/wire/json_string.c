@@ -138,42 +138,97 @@ static int read_escape(struct fm__json_reader *r, const unsigned char **p,
     return 0;
 }
 
-/* Step over the character above 0x7f at `*p`.  Returns its length, or 0. */
-static unsigned read_utf8(struct fm__json_reader *r, const unsigned char *p,
-                          uint32_t *ret_word)
+/* Where in [p, end) the first character that is not UTF-8 begins. */
+static const unsigned char *find_bad(const unsigned char *p,
+                                     const unsigned char *end)
 {
-    unsigned len;
+    while (p < end) {
+        unsigned n = *p < 0x80 ? 1 : fm__text_utf8_len(fm__text_load4(p, end));
 
-    *ret_word = fm__text_load4(p, r->end);
-    len = fm__text_utf8_len(*ret_word);
-    if (len == 0)
-        r->error = "not UTF-8";
-    return len;
+        if (n == 0)
+            break;
+        p += n;
+    }
+    return p;
+}
+
+/* Some bytes were no UTF-8, between `start` and where the string was left. */
+static int refuse_bytes(struct fm__json_reader *r, const unsigned char *start,
+                        const unsigned char **p)
+{
+    *p = find_bad(start, r->end);
+    return refuse(r, "not UTF-8");
+}
+
+/* How many bytes of the block at `p` are neither escapes nor the end of the
+ * string. */
+static size_t look(const unsigned char *p, unsigned *state)
+{
+    struct fm__text_masks masks = fm__text_look(p);
+    size_t n = (size_t)__builtin_ctz(masks.escapes | 1u << FM__TEXT_BLOCK);
+
+    if (masks.high != 0 || *state != FM__UTF8_WHOLE)
+        *state = fm__utf8_run(*state, p, n);
+    return n;
+}
+
+/* Step over what is neither an escape nor the end of the string. */
+static const unsigned char *skip(const unsigned char *p,
+                                 const unsigned char *end, unsigned *state)
+{
+    while (end - p >= FM__TEXT_BLOCK) {
+        size_t n = look(p, state);
+
+        if (n < FM__TEXT_BLOCK)
+            return p + n;
+        /* A constant, so that the next load need not wait for `n`. */
+        p += FM__TEXT_BLOCK;
+    }
+    while (p < end && (*p >= 0x80 || fm__text_is_plain(*p))) {
+        *state = fm__utf8_run(*state, p, 1);
+        p++;
+    }
+    return p;
 }
 
 /* Copy some of what is no escape. */
 static int copy_some(struct fm__json_reader *r, const unsigned char **p,
-                     struct output *out)
+                     struct output *out, unsigned *state)
 {
-    unsigned n = 1;
+    size_t n = 1;
 
-    if (**p >= 0x80) {
-        uint32_t word;
-
-        n = read_utf8(r, *p, &word);
-        if (n == 0)
-            return FM_EPROTOCOL;
-        fm__store4(out->next, word);
-    } else if (**p < 0x20) {
+    if (**p < 0x20)
         return refuse(r, "control character in a string");
-    } else if (r->end - *p >= FM__TEXT_BLOCK) {
-        n = fm__text_copy_block(out->next, *p);
+    if (r->end - *p >= FM__TEXT_BLOCK) {
+        n = look(*p, state);
+        memcpy(out->next, *p, FM__TEXT_BLOCK);
     } else {
+        *state = fm__utf8_run(*state, *p, 1);
         *out->next = **p;
     }
     out->next += n;
     *p += n;
     return 0;
+}
+
+/* Copy up to the end of the string, with room for each step.  `*state` is
+ * whole in front of an escape, or bad for ever. */
+static int unescape(struct fm__json_reader *r, const unsigned char **p,
+                    struct output *out, unsigned *state)
+{
+    int rc = 0;
+
+    while (rc == 0 && **p != '"') {
+        if (out->end - out->next < ROOM)
+            rc = grow(r, out);
+        else if (**p != '\\')
+            rc = copy_some(r, p, out, state);
+        else if (*state != FM__UTF8_WHOLE)
+            break;
+        else
+            rc = read_escape(r, p, out);
+    }
+    return rc;
 }
 
 /* The rest of the string from its first escape at `*p` on. */
@@ -182,6 +237,7 @@ static int read_escaped(struct fm__json_reader *r, const unsigned char *start,
 {
     size_t len = (size_t)(*p - start);
     struct output out = {NULL, NULL};
+    unsigned state = FM__UTF8_WHOLE;
     int rc = 0;
 
     if (r->scratch)
@@ -189,18 +245,14 @@ static int read_escaped(struct fm__json_reader *r, const unsigned char *start,
     out.next = (unsigned char *)r->scratch;
     while (rc == 0 && (!out.next || r->scratch_size < len + ROOM))
         rc = grow(r, &out);
-    if (rc == 0) {
-        memcpy(out.next, start, len);
-        out.next += len;
-    }
-    while (rc == 0 && **p != '"') {
-        if (out.end - out.next < ROOM)
-            rc = grow(r, &out);
-        else if (**p == '\\')
-            rc = read_escape(r, p, &out);
-        else
-            rc = copy_some(r, p, &out);
-    }
+    if (rc < 0)
+        return rc;
+    memcpy(out.next, start, len);
+    out.next += len;
+    rc = unescape(r, p, &out, &state);
+    /* What is no UTF-8 comes before whatever else was found. */
+    if (rc != -ENOMEM && state != FM__UTF8_WHOLE)
+        return refuse_bytes(r, start, p);
     if (rc < 0)
         return rc;
     ret_event->u.string.data = r->scratch;
@@ -212,25 +264,13 @@ static int read_escaped(struct fm__json_reader *r, const unsigned char *start,
 int fm__json_read_string(struct fm__json_reader *reader,
                          const unsigned char **at, struct fm__event *ret_event)
 {
-    const unsigned char *start = *at + 1, *p = start;
+    unsigned state = FM__UTF8_WHOLE;
+    const unsigned char *start = *at + 1;
+    const unsigned char *p = skip(start, reader->end, &state);
 
-    for (;;) {
-        p = fm__text_skip(p, reader->end);
-        if (*p < 0x80)
-            break;
-        do {
-            uint32_t word;
-            unsigned n = read_utf8(reader, p, &word);
-
-            *at = p;
-            if (n == 0)
-                return FM_EPROTOCOL;
-            p += n;
-            /* A blank between two words is not worth a block. */
-            p += *p == ' ' && p[1] >= 0x80;
-        } while (*p >= 0x80);
-    }
     *at = p;
+    if (state != FM__UTF8_WHOLE)
+        return refuse_bytes(reader, start, at);
     if (*p == '\\')
         return read_escaped(reader, start, at, ret_event);
     if (*p != '"')

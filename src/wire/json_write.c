@@ -9,8 +9,10 @@
 #include "wire/number.h"
 #include "wire/text.h"
 
-#define ESCAPE_SIZE 6 /* \u001f */
-#define SHORT 16      /* bytes that copy_short() takes */
+#define SHORT 16 /* bytes that copy_short() takes */
+
+/* What a block of escapes becomes, and a block that is copied behind it. */
+#define BLOCK_ROOM (6 * FM__TEXT_BLOCK + FM__TEXT_BLOCK)
 
 int fm__json_write_integer(struct fm__sink *sink, int64_t value)
 {
@@ -61,118 +63,112 @@ static bool copy_short(unsigned char *to, const unsigned char *from, size_t len)
     return true;
 }
 
-/* Copy the plain bytes in front of the first other one of 8; all are written.
- * Returns how many were copied. */
-static size_t copy_word(unsigned char *to, const unsigned char *p)
-{
-    uint64_t word = fm__load8(p), special = fm__text_special8(word);
-
-    fm__store8(to, word);
-    return special ? (size_t)__builtin_ctzll(special) / 8 : 8;
-}
-
-/* Copy the 1 to 7 bytes at the end of a string of 8 or more up to the first
- * that is not plain; the others of the word count as blanks.  Returns how
- * many were copied; 8 bytes are written. */
-static size_t copy_tail(unsigned char *to, const unsigned char *end, size_t len)
-{
-    uint64_t word = fm__load8(end - 8) >> (8 * (8 - len));
-    uint64_t special = fm__text_special8(word | FM__EACH_BYTE(' ') << 8 * len);
-
-    fm__store8(to, word);
-    return special ? (size_t)__builtin_ctzll(special) / 8 : len;
-}
-
-/* Copy plain bytes of [p, end), the rest of a string of `len` bytes, up to
- * the first other one or the end of the room.  Returns what is left to do. */
-static const unsigned char *copy_plain(struct fm__sink *sink,
-                                       const unsigned char *p,
-                                       const unsigned char *end, size_t len)
-{
-    unsigned char *to = sink->next;
-    size_t n;
-
-    while (end - p >= FM__TEXT_BLOCK && sink->end - to >= FM__TEXT_BLOCK) {
-        n = fm__text_copy_block(to, p);
-        if (n < FM__TEXT_BLOCK) {
-            sink->next = to + n;
-            return p + n;
-        }
-        /* Constants, so that the next load need not wait for `n`. */
-        p += FM__TEXT_BLOCK;
-        to += FM__TEXT_BLOCK;
+/* What stands for a byte in a string, and in the last place how long it is. */
+#define SHORT_ESCAPE(c)                                                        \
+    {                                                                          \
+        '\\', c, 0, 0, 0, 0, 0, 2                                              \
     }
-    if (end - p >= 8 && sink->end - to >= 8) {
-        n = copy_word(to, p);
-        p += n;
-        to += n;
+#define LONG_ESCAPE(a, b)                                                      \
+    {                                                                          \
+        '\\', 'u', '0', '0', a, b, 0, 6                                        \
     }
-    if (end - p > 0 && end - p < 8 && len >= 8 && sink->end - to >= 8) {
-        n = copy_tail(to, end, (size_t)(end - p));
-        p += n;
-        to += n;
-    }
-    while (p < end && to < sink->end && fm__text_is_plain(*p))
-        *to++ = *p++;
-    sink->next = to;
-    return p;
-}
 
-/* Letters of the short escapes; the other bytes become \u00XX. */
-static const char letters[128] = {
-    ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',  ['\f'] = 'f',
-    ['\r'] = 'r', ['"'] = '"',  ['\\'] = '\\',
+static const unsigned char escapes[128][8] = {
+    LONG_ESCAPE('0', '0'),     LONG_ESCAPE('0', '1'),
+    LONG_ESCAPE('0', '2'),     LONG_ESCAPE('0', '3'),
+    LONG_ESCAPE('0', '4'),     LONG_ESCAPE('0', '5'),
+    LONG_ESCAPE('0', '6'),     LONG_ESCAPE('0', '7'),
+    SHORT_ESCAPE('b'),         SHORT_ESCAPE('t'),
+    SHORT_ESCAPE('n'),         LONG_ESCAPE('0', 'b'),
+    SHORT_ESCAPE('f'),         SHORT_ESCAPE('r'),
+    LONG_ESCAPE('0', 'e'),     LONG_ESCAPE('0', 'f'),
+    LONG_ESCAPE('1', '0'),     LONG_ESCAPE('1', '1'),
+    LONG_ESCAPE('1', '2'),     LONG_ESCAPE('1', '3'),
+    LONG_ESCAPE('1', '4'),     LONG_ESCAPE('1', '5'),
+    LONG_ESCAPE('1', '6'),     LONG_ESCAPE('1', '7'),
+    LONG_ESCAPE('1', '8'),     LONG_ESCAPE('1', '9'),
+    LONG_ESCAPE('1', 'a'),     LONG_ESCAPE('1', 'b'),
+    LONG_ESCAPE('1', 'c'),     LONG_ESCAPE('1', 'd'),
+    LONG_ESCAPE('1', 'e'),     LONG_ESCAPE('1', 'f'),
+    ['"'] = SHORT_ESCAPE('"'), ['\\'] = SHORT_ESCAPE('\\'),
 };
 
-static void write_escape(struct fm__sink *sink, unsigned char c)
+/* Write the block at `p`, of which `len` bytes count; those behind it, as many
+ * again, are read too.  Bytes beyond what counts are written, but no more than
+ * BLOCK_ROOM.  Returns where the next byte goes. */
+static unsigned char *write_block(unsigned char *to, const unsigned char *p,
+                                  size_t len, unsigned *state)
 {
-    static const char hex[] = "0123456789abcdef";
-    unsigned char *to = sink->next;
+    struct fm__text_masks masks = fm__text_look(p);
+    unsigned at = 0;
 
-    to[0] = '\\';
-    to[1] = (unsigned char)letters[c];
-    sink->next += 2;
-    if (to[1])
-        return;
-    to[1] = 'u';
-    to[2] = '0';
-    to[3] = '0';
-    to[4] = (unsigned char)hex[c >> 4];
-    to[5] = (unsigned char)hex[c & 15];
-    sink->next = to + ESCAPE_SIZE;
+    if (masks.high != 0 || *state != FM__UTF8_WHOLE)
+        *state = fm__utf8_run(*state, p, FM__TEXT_BLOCK);
+    memcpy(to, p, FM__TEXT_BLOCK);
+    for (; masks.escapes != 0; masks.escapes &= masks.escapes - 1) {
+        unsigned n = (unsigned)__builtin_ctz(masks.escapes);
+        const unsigned char *escape = escapes[p[n]];
+
+        to += n - at;
+        memcpy(to, escape, 8);
+        to += escape[7];
+        at = n + 1;
+        memcpy(to, p + at, FM__TEXT_BLOCK);
+    }
+    return to + (len - at);
 }
 
-/* Write the bytes at `p` that are not plain, while there is room.  Returns
- * what is left to do, NULL when it is not UTF-8. */
-static const unsigned char *write_special(struct fm__sink *sink,
-                                          const unsigned char *p,
-                                          const unsigned char *end)
+/* Write `len` bytes.  As many as a block has may be read behind them, and what
+ * is in their last block must be blanks. */
+static int write_blocks(struct fm__sink *sink, const unsigned char *p,
+                        size_t len, unsigned *state)
 {
-    while (p < end && sink->end - sink->next >= ESCAPE_SIZE) {
-        if (*p >= 0x80) {
-            uint32_t word = fm__text_load4(p, end);
-            unsigned len = fm__text_utf8_len(word);
+    while (len > 0) {
+        size_t n = len < FM__TEXT_BLOCK ? len : FM__TEXT_BLOCK;
 
-            if (len == 0)
-                return NULL;
-            fm__store4(sink->next, word);
-            sink->next += len;
-            p += len;
-        } else if (!fm__text_is_plain(*p)) {
-            write_escape(sink, *p++);
+        if (sink->end - sink->next >= BLOCK_ROOM) {
+            sink->next = write_block(sink->next, p, n, state);
         } else {
-            /* One between two others, such as a blank, is soon copied. */
-            if (end - p < 2 || fm__text_is_plain(p[1]))
-                break;
-            *sink->next++ = *p++;
+            unsigned char room[BLOCK_ROOM];
+            unsigned char *end = write_block(room, p, n, state);
+            int rc = fm__sink_write(sink, room, (size_t)(end - room));
+
+            if (rc < 0)
+                return rc;
         }
+        if (*state == FM__UTF8_BAD)
+            return FM_EENCODE;
+        p += n;
+        len -= n;
     }
-    return p;
+    return 0;
+}
+
+/* A string that is not short and plain, between its quotes. */
+static int write_long(struct fm__sink *sink, const unsigned char *p, size_t len)
+{
+    unsigned char tail[3 * FM__TEXT_BLOCK];
+    unsigned state = FM__UTF8_WHOLE;
+    size_t head = 0;
+    int rc = 0;
+
+    if (len >= sizeof tail - FM__TEXT_BLOCK) {
+        head = (len - FM__TEXT_BLOCK) & ~(size_t)(FM__TEXT_BLOCK - 1);
+        rc = write_blocks(sink, p, head, &state);
+    }
+    if (rc < 0)
+        return rc;
+    memset(tail, ' ', sizeof tail);
+    memcpy(tail, p + head, len - head);
+    rc = write_blocks(sink, tail, len - head, &state);
+    if (rc < 0)
+        return rc;
+    return state == FM__UTF8_WHOLE ? 0 : FM_EENCODE;
 }
 
 int fm__json_write_string(struct fm__sink *sink, const char *data, size_t len)
 {
-    const unsigned char *p = (const unsigned char *)data, *end;
+    const unsigned char *p = (const unsigned char *)data;
     int rc = fm__sink_room(sink);
 
     if (rc < 0)
@@ -183,16 +179,9 @@ int fm__json_write_string(struct fm__sink *sink, const char *data, size_t len)
         *sink->next++ = '"';
         return 0;
     }
-    for (end = p + len; p < end;) {
+    rc = write_long(sink, p, len);
+    if (rc == 0)
         rc = fm__sink_room(sink);
-        if (rc < 0)
-            return rc;
-        p = copy_plain(sink, p, end, len);
-        p = write_special(sink, p, end);
-        if (!p)
-            return FM_EENCODE;
-    }
-    rc = fm__sink_room(sink);
     if (rc < 0)
         return rc;
     *sink->next++ = '"';

@@ -40,75 +40,91 @@ static inline uint64_t fm__text_special8(uint64_t word)
 }
 
 /*
- * A block is what is looked at in one step.  Both functions return how many
- * plain bytes are in front of the first other one, FM__TEXT_BLOCK if all are;
- * the second copies the whole block.
+ * A block is what is looked at in one step: bit i of the masks is byte i.
+ * `escapes` are the bytes below 0x20, quotes and backslashes.
  */
-#ifdef __SSE2__
-
 #define FM__TEXT_BLOCK 16
 
-/* The comparison is signed: what is below 0x20 includes what is above 0x7f. */
-static inline unsigned fm__text_plain16(__m128i block)
-{
-    __m128i quote = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
-    __m128i backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
-    __m128i low = _mm_cmplt_epi8(block, _mm_set1_epi8(0x20));
-    __m128i special = _mm_or_si128(low, _mm_or_si128(quote, backslash));
+struct fm__text_masks {
+    unsigned escapes, high; /* high: above 0x7f */
+};
 
-    return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(special) |
-                                   1u << 16);
-}
+#ifdef __SSE2__
 
-static inline unsigned fm__text_block(const unsigned char *p)
-{
-    return fm__text_plain16(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
-
-static inline unsigned fm__text_copy_block(unsigned char *to,
-                                           const unsigned char *p)
+static inline struct fm__text_masks fm__text_look(const unsigned char *p)
 {
     __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i quote = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
+    __m128i backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+    /* The comparison is signed: what is above 0x7f is found too. */
+    __m128i low = _mm_cmplt_epi8(block, _mm_set1_epi8(0x20));
+    __m128i special = _mm_or_si128(low, _mm_or_si128(quote, backslash));
+    struct fm__text_masks masks;
 
-    _mm_storeu_si128((__m128i *)(void *)to, block);
-    return fm__text_plain16(block);
+    masks.high = (unsigned)_mm_movemask_epi8(block);
+    masks.escapes = (unsigned)_mm_movemask_epi8(special) & ~masks.high;
+    return masks;
 }
 
 #else
 
-#define FM__TEXT_BLOCK 8
-
-static inline unsigned fm__text_block(const unsigned char *p)
+/* Bit i of the result is the high bit of byte i. */
+static inline unsigned fm__text_gather(uint64_t word)
 {
-    uint64_t special = fm__text_special8(fm__load8(p));
-
-    return special ? (unsigned)__builtin_ctzll(special) / 8 : 8;
+    return (unsigned)(((word >> 7 & FM__EACH_BYTE(1)) * 0x0102040810204080u) >>
+                      56);
 }
 
-static inline unsigned fm__text_copy_block(unsigned char *to,
-                                           const unsigned char *p)
+/* The high bit of each byte that equals `byte`, of those below 0x80. */
+static inline uint64_t fm__text_equal8(uint64_t word, unsigned char byte)
 {
-    memcpy(to, p, 8);
-    return fm__text_block(p);
+    uint64_t x = word ^ FM__EACH_BYTE(byte);
+
+    return ~(((x & FM__EACH_BYTE(0x7f)) + FM__EACH_BYTE(0x7f)) | x);
+}
+
+static inline uint64_t fm__text_escapes8(uint64_t word)
+{
+    /* The bit that is lent stays in its byte. */
+    uint64_t low = ~((word | FM__EACH_BYTE(0x80)) - FM__EACH_BYTE(0x20));
+
+    return (low | fm__text_equal8(word, '"') | fm__text_equal8(word, '\\')) &
+           ~word;
+}
+
+static inline struct fm__text_masks fm__text_look(const unsigned char *p)
+{
+    uint64_t first = fm__load8(p), second = fm__load8(p + 8);
+    struct fm__text_masks masks;
+
+    masks.high = fm__text_gather(first) | fm__text_gather(second) << 8;
+    masks.escapes = fm__text_gather(fm__text_escapes8(first)) |
+                    fm__text_gather(fm__text_escapes8(second)) << 8;
+    return masks;
 }
 
 #endif
 
-/* The first byte that is not plain, or `end`. */
-static inline const unsigned char *fm__text_skip(const unsigned char *p,
-                                                 const unsigned char *end)
-{
-    while (end - p >= FM__TEXT_BLOCK) {
-        unsigned n = fm__text_block(p);
+/*
+ * UTF-8, byte by byte and without branches.  A state is a shift count; a row
+ * of the table, shifted by it, has the next state in its lowest 6 bits.
+ */
+enum {
+    FM__UTF8_BAD = 0, /* for ever */
+    FM__UTF8_WHOLE = 6
+};
 
-        if (n < FM__TEXT_BLOCK)
-            return p + n;
-        /* A constant, so that the next load need not wait for `n`. */
-        p += FM__TEXT_BLOCK;
-    }
-    while (p < end && fm__text_is_plain(*p))
-        p++;
-    return p;
+extern const uint64_t fm__utf8_rows[256];
+
+/* The state after `n` bytes more. */
+static inline unsigned fm__utf8_run(unsigned state, const unsigned char *p,
+                                    size_t n)
+{
+    uint64_t row = state;
+
+    for (size_t i = 0; i < n; i++)
+        row = fm__utf8_rows[p[i]] >> (row & 63);
+    return (unsigned)row & 63;
 }
 
 /* 4 bytes, the first one lowest; what is behind the end is 0. */
