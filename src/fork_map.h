@@ -211,7 +211,9 @@ FM_API void fm_set_trace(fm_trace_cb cb, void *ud);
 /* ----------------------------------------------------------------- hooks */
 
 /** A hook around fork.  Returns 0, or a negative code: the fork is then given
- * up and the job fails with kind FM_SPAWN. */
+ * up and the job fails with kind FM_SPAWN.  When a `before` hook gives it up,
+ * or the fork itself fails, the `parent` hooks of those whose `before` has run
+ * are run. */
 typedef int (*fm_fork_cb)(void *ud);
 
 /**

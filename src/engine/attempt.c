@@ -242,18 +242,20 @@ static int watch_child(fm_future *future, pid_t pid)
     /* Here and in the child: whoever comes first, no signal to the group
      * can come before it exists.  The child may have ended: no error then. */
     (void)fm__sys.setpgid(pid, pid);
+    for (int i = 0; i < 2; i++)
+        fm__output_forget_child_end(&future->outputs[i]);
     future->spawn_step = "pidfd";
     rc = fm__pid_open(&future->pid, pid);
-    if (rc < 0)
-        return rc;
-    if (fm__pid_fd(&future->pid) < 0)
-        engine->blind = true;
-    future->spawn_step = "poller";
-    if (fm__pid_fd(&future->pid) >= 0)
+    if (rc == 0 && fm__pid_fd(&future->pid) >= 0) {
+        future->spawn_step = "poller";
         rc = fm__poller_add(&engine->poller, fm__pid_fd(&future->pid),
                             tag_of(future, FM__TAG_PID));
+        if (rc < 0) /* its end is asked for, not told */
+            fm__fd_close(&future->pid.fd);
+    }
+    if (fm__pid_fd(&future->pid) < 0)
+        engine->blind = true;
     for (int i = 0; rc == 0 && i < 2; i++) {
-        fm__output_forget_child_end(&future->outputs[i]);
         if (future->outputs[i].read_fd >= 0)
             rc = fm__poller_add(
                 &engine->poller, future->outputs[i].read_fd,

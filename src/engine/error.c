@@ -39,13 +39,22 @@ static const struct {
     {ETIMEDOUT, "ETIMEDOUT"},
 };
 
+/* Of -1 to -4095 and its positive twin, as the kernel has them; a child may
+ * send any number. */
+static int errno_of(int rc)
+{
+    if (rc < -4095 || rc > 4095)
+        return 0;
+    return rc < 0 ? -rc : rc;
+}
+
 const char *fm_strerror(int rc)
 {
     for (size_t i = 0; i < sizeof own_codes / sizeof own_codes[0]; i++) {
         if (own_codes[i].code == rc)
             return own_codes[i].text;
     }
-    return strerror(rc < 0 ? -rc : rc);
+    return errno_of(rc) != 0 ? strerror(errno_of(rc)) : "unknown error";
 }
 
 const char *fm_err_name(int rc)
@@ -55,7 +64,7 @@ const char *fm_err_name(int rc)
             return own_codes[i].name;
     }
     for (size_t i = 0; i < sizeof errnos / sizeof errnos[0]; i++) {
-        if (errnos[i].code == -rc)
+        if (errnos[i].code == errno_of(rc))
             return errnos[i].name;
     }
     return "EUNKNOWN";

@@ -3,10 +3,13 @@
  * fm_at_fork(): hooks around our forks.
  *
  * One list per process under a mutex, which is held only to look at the list:
- * a hook may register and remove hooks.
+ * a hook may register and remove hooks.  It is held across every fork too, as
+ * no thread of the host that has it would let go of it in the child.
  */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -20,9 +23,46 @@ struct hook {
     void *ud;
 };
 
+enum phase { BEFORE, PARENT, CHILD, PHASES };
+
+static fm_fork_cb callback_of(const struct hook *hook, enum phase phase)
+{
+    if (phase == BEFORE)
+        return hook->before;
+    return phase == PARENT ? hook->parent : hook->child;
+}
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct hook *first, *last;
+/* Callbacks of each phase, for a look without the mutex: most forks have
+ * none. */
+static atomic_uint n_callbacks[PHASES];
 static int last_id;
+static bool guarded; /* pthread_atfork() done */
+
+static void lock_hooks(void)
+{
+    (void)pthread_mutex_lock(&lock);
+}
+
+static void unlock_hooks(void)
+{
+    (void)pthread_mutex_unlock(&lock);
+}
+
+/* No thread is here that could wait for it. */
+static void renew_lock(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+static void count_callbacks(const struct hook *hook, unsigned sign)
+{
+    for (int phase = 0; phase < PHASES; phase++) {
+        if (callback_of(hook, (enum phase)phase))
+            (void)atomic_fetch_add(&n_callbacks[phase], sign);
+    }
+}
 
 static void unlink_hook(struct hook *hook)
 {
@@ -34,6 +74,7 @@ static void unlink_hook(struct hook *hook)
         hook->next->prev = hook->prev;
     else
         last = hook->prev;
+    count_callbacks(hook, -1U);
     fm__sys.free(hook);
 }
 
@@ -41,7 +82,7 @@ int fm_at_fork(fm_engine *engine, fm_fork_cb before, fm_fork_cb parent,
                fm_fork_cb child, void *ud)
 {
     struct hook *hook = fm__sys.calloc(1, sizeof *hook);
-    int id;
+    int id, rc = 0;
 
     if (!hook)
         return -ENOMEM;
@@ -50,7 +91,15 @@ int fm_at_fork(fm_engine *engine, fm_fork_cb before, fm_fork_cb parent,
     hook->parent = parent;
     hook->child = child;
     hook->ud = ud;
-    (void)pthread_mutex_lock(&lock);
+    lock_hooks();
+    if (!guarded)
+        rc = -pthread_atfork(lock_hooks, unlock_hooks, renew_lock);
+    if (rc < 0) {
+        unlock_hooks();
+        fm__sys.free(hook);
+        return rc;
+    }
+    guarded = true;
     id = hook->id = ++last_id;
     hook->prev = last;
     if (last)
@@ -58,40 +107,32 @@ int fm_at_fork(fm_engine *engine, fm_fork_cb before, fm_fork_cb parent,
     else
         first = hook;
     last = hook;
-    (void)pthread_mutex_unlock(&lock);
+    count_callbacks(hook, 1);
+    unlock_hooks();
     return id;
 }
 
 void fm_at_fork_remove(int id)
 {
-    (void)pthread_mutex_lock(&lock);
+    lock_hooks();
     for (struct hook *h = first; h; h = h->next) {
         if (h->id == id) {
             unlink_hook(h);
             break;
         }
     }
-    (void)pthread_mutex_unlock(&lock);
+    unlock_hooks();
 }
 
 void fm__hooks_forget(fm_engine *engine)
 {
-    (void)pthread_mutex_lock(&lock);
+    lock_hooks();
     for (struct hook *h = first, *next; h; h = next) {
         next = h->next;
         if (h->engine == engine)
             unlink_hook(h);
     }
-    (void)pthread_mutex_unlock(&lock);
-}
-
-enum phase { BEFORE, PARENT, CHILD };
-
-static fm_fork_cb callback_of(const struct hook *hook, enum phase phase)
-{
-    if (phase == BEFORE)
-        return hook->before;
-    return phase == PARENT ? hook->parent : hook->child;
+    unlock_hooks();
 }
 
 /* The next hook after number `id` in the order of the phase.  Found by
@@ -107,42 +148,60 @@ static struct hook *next_hook(fm_engine *engine, enum phase phase, int id)
     return h;
 }
 
-static int run(fm_engine *engine, enum phase phase)
+/* Run the hooks that come after number `*id` in the order of the phase; `*id`
+ * is then that of the last one.  A `before` hook that refuses ends it; parents
+ * hear of every fork, and the first code is returned. */
+static int run(fm_engine *engine, enum phase phase, int *id)
 {
-    int id = phase == BEFORE ? last_id + 1 : 0;
-    int rc = 0;
+    int first_rc = 0;
 
-    while (rc >= 0) {
+    if (atomic_load(&n_callbacks[phase]) == 0)
+        return 0;
+    for (;;) {
         fm_fork_cb cb = NULL;
         void *ud = NULL;
         struct hook *h;
+        int rc;
 
-        (void)pthread_mutex_lock(&lock);
-        h = next_hook(engine, phase, id);
+        lock_hooks();
+        h = next_hook(engine, phase, *id);
         if (h) {
-            id = h->id;
+            *id = h->id;
             cb = callback_of(h, phase);
             ud = h->ud;
         }
-        (void)pthread_mutex_unlock(&lock);
+        unlock_hooks();
         if (!cb)
-            return 0;
+            return first_rc;
         rc = cb(ud);
+        if (rc < 0 && first_rc == 0)
+            first_rc = rc;
+        if (rc < 0 && phase != PARENT)
+            return rc;
     }
-    return rc;
 }
 
 int fm__hooks_before(fm_engine *engine)
 {
-    return first ? run(engine, BEFORE) : 0;
+    int id = INT_MAX;
+    int rc = run(engine, BEFORE, &id);
+
+    /* Those that ran before the one that refused prepared for a fork. */
+    if (rc < 0)
+        (void)run(engine, PARENT, &id);
+    return rc;
 }
 
 int fm__hooks_parent(fm_engine *engine)
 {
-    return first ? run(engine, PARENT) : 0;
+    int id = 0;
+
+    return run(engine, PARENT, &id);
 }
 
 int fm__hooks_child(void *engine)
 {
-    return run(engine, CHILD);
+    int id = 0;
+
+    return run(engine, CHILD, &id);
 }

@@ -69,9 +69,12 @@ static size_t make_room(struct fm__output *output, size_t more, size_t most)
 /* Append, dropping the oldest bytes when it is full. */
 static void keep_last(struct fm__output *output, const char *p, size_t n)
 {
-    size_t room = make_room(output, n, FM__OUTPUT_KEEP);
+    /* Once it turns it stays as it is, though there were memory again: what
+     * lies behind its end would come in between. */
+    size_t room =
+        output->start == 0 ? make_room(output, n, FM__OUTPUT_KEEP) : 0;
 
-    if (output->start == 0 && room > 0) {
+    if (room > 0) {
         memcpy(output->data + output->len, p, room);
         output->len += room;
         p += room;
