@@ -153,7 +153,7 @@ static int sys_fcntl_own(int fd, int command, long argument)
 static int sys_timer_create(clockid_t id, struct sigevent *event,
                             timer_t *ret_timer)
 {
-    int timer;
+    int timer = 0;
 
     if (fm__sys_call(SYS_timer_create, id, (long)event, (long)&timer, 0) < 0)
         return -1;
