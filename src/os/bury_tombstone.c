@@ -21,15 +21,9 @@ int fm__bury_open(void)
     fd = fm__sys.open("/", O_PATH, 0);
     if (fd < 0)
         return -errno;
-    tombstone = fm__sys.fcntl(fd, F_DUPFD_CLOEXEC, FM__FD_LOWEST);
-    if (tombstone < 0) {
-        int rc = -errno;
-
-        (void)fm__sys.close(fd);
-        return rc;
-    }
+    tombstone = fm__fd_copy(fd, FM__FD_LOWEST);
     (void)fm__sys.close(fd);
-    return 0;
+    return tombstone < 0 ? tombstone : 0;
 }
 
 void fm__bury_close(void)

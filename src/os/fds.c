@@ -153,6 +153,15 @@ static void unregister_fd(int fd)
     unlock_registry();
 }
 
+int fm__fd_copy(int fd, int lowest)
+{
+    int copy = fm__sys.fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+
+    if (copy >= 0)
+        return copy;
+    return errno == EINVAL ? -EMFILE : -errno;
+}
+
 int fm__fd_adopt(int fd)
 {
     int rc;
@@ -160,12 +169,11 @@ int fm__fd_adopt(int fd)
     if (fd < 0)
         return -errno;
     if (fd < FM__FD_LOWEST) {
-        int high = fm__sys.fcntl(fd, F_DUPFD_CLOEXEC, FM__FD_LOWEST);
+        int high = fm__fd_copy(fd, FM__FD_LOWEST);
 
-        rc = -errno;
         (void)fm__sys.close(fd);
         if (high < 0)
-            return rc;
+            return high;
         fd = high;
     }
     rc = register_fd(fd);

@@ -32,6 +32,11 @@ void fm__fds_close(void);
  * -errno with nothing left open. */
 int fm__fd_adopt(int fd);
 
+/* A close-on-exec copy of `fd`, numbered `lowest` or more.  Returns it, or
+ * -errno: -EMFILE too when the limit on descriptors is not above `lowest`,
+ * which the kernel calls an invalid argument.  Not registered. */
+int fm__fd_copy(int fd, int lowest);
+
 /* A pipe, both ends adopted.  `flags` beside O_CLOEXEC.  0 or -errno. */
 int fm__fd_pipe(int ret_fds[2], int flags);
 

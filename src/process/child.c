@@ -168,6 +168,8 @@ static void on_sample_signal(int sig)
     errno = saved;
 }
 
+/* A job runs without its recorder, if need be: the kernel gives a user only so
+ * many timers (RLIMIT_SIGPENDING). */
 static int start_ticks(struct fm_child *child)
 {
     struct itimerspec spec;
@@ -184,11 +186,12 @@ static int start_ticks(struct fm_child *child)
     memset(&spec, 0, sizeof spec);
     spec.it_value = fm__clock_spec(SAMPLE_FIRST_NS);
     spec.it_interval = fm__clock_spec(SAMPLE_EVERY_NS);
-    if (fm__sys.sigaction(SAMPLE_SIGNAL, &action, NULL) < 0 ||
-        fm__sys.timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
-        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+    if (fm__sys.sigaction(SAMPLE_SIGNAL, &action, NULL) < 0)
         return -errno;
     atomic_store(&child->channel->flight->sampler, SAMPLE_SIGNAL);
+    if (fm__sys.timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
+        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+        raise_oom_score(); /* no tick will */
     return 0;
 }
 

@@ -25,11 +25,10 @@ int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
     if (rc < 0)
         return rc;
     if (fds[1] < fds[0]) {
-        int high =
-            fm__fd_adopt(fm__sys.fcntl(fds[1], F_DUPFD_CLOEXEC, fds[0] + 1));
+        int high = fm__fd_copy(fds[1], fds[0] + 1);
 
         fm__fd_close(&fds[1]);
-        fds[1] = high;
+        fds[1] = high < 0 ? high : fm__fd_adopt(high);
     }
     ret_lifeline->read_fd = fds[0];
     ret_lifeline->write_fd = fds[1];

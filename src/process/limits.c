@@ -27,11 +27,14 @@ static int set_limit(int resource, rlim_t soft, rlim_t hard)
 
     if (fm__sys.getrlimit(resource, &limit) < 0)
         return -errno;
-    /* The host may stand under a stricter limit already. */
-    if (limit.rlim_max != RLIM_INFINITY && hard > limit.rlim_max)
-        hard = limit.rlim_max;
-    limit.rlim_cur = soft < hard ? soft : hard;
-    limit.rlim_max = hard;
+    /* The host may stand under stricter limits already.  RLIM_INFINITY is the
+     * largest of all numbers. */
+    if (hard < limit.rlim_max)
+        limit.rlim_max = hard;
+    if (soft < limit.rlim_cur)
+        limit.rlim_cur = soft;
+    if (limit.rlim_cur > limit.rlim_max)
+        limit.rlim_cur = limit.rlim_max;
     return fm__sys.setrlimit(resource, &limit) < 0 ? -errno : 0;
 }
 
@@ -42,7 +45,8 @@ static int limit_memory(uint64_t bytes)
 
     if (now == 0)
         return 0; /* no /proc: the binding's own count is what there is */
-    most = (rlim_t)(now + bytes + MEMORY_SLACK);
+    now += MEMORY_SLACK;
+    most = bytes < UINT64_MAX - now ? (rlim_t)(now + bytes) : RLIM_INFINITY;
     return set_limit(RLIMIT_DATA, most, most);
 }
 
@@ -68,7 +72,8 @@ static int arm_timer(clockid_t clock, int64_t ns, int sig)
 static int limit_cpu(uint64_t ns)
 {
     rlim_t seconds = (rlim_t)(ns / (uint64_t)FM__NS_PER_S) + 2;
-    int rc = arm_timer(CLOCK_PROCESS_CPUTIME_ID, (int64_t)ns, SIGXCPU);
+    int64_t most = ns < INT64_MAX ? (int64_t)ns : INT64_MAX;
+    int rc = arm_timer(CLOCK_PROCESS_CPUTIME_ID, most, SIGXCPU);
 
     return rc < 0 ? rc : set_limit(RLIMIT_CPU, seconds, seconds + 1);
 }
@@ -141,7 +146,7 @@ const char *fm__limits_name(const struct fm_limits *limits, int sig,
 {
     if (limits->cpu_ns > 0 &&
         (sig == SIGXCPU ||
-         (sig == SIGKILL && cpu_ns >= (int64_t)limits->cpu_ns)))
+         (sig == SIGKILL && (uint64_t)cpu_ns >= limits->cpu_ns)))
         return "cpu";
     if (limits->has_file_size && sig == SIGXFSZ)
         return "file_size";

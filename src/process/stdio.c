@@ -48,8 +48,10 @@ static bool purge_all(void)
     return true;
 }
 
-/* False also when it cannot be known: other threads may use the list. */
-static bool is_all_written(void)
+/* Not by fflush(NULL), which since glibc 2.41 also moves the offset of input
+ * files back to what was read of them: the host shares that offset.  False
+ * when it cannot be done so: other threads may use the list. */
+static bool write_all(void)
 {
     long left = STREAMS_MAX;
 
@@ -57,7 +59,7 @@ static bool is_all_written(void)
         return false;
     for (FILE *f = *all_streams; f && left > 0; f = f->_chain, left--) {
         if (has_pending(f))
-            return false;
+            (void)fflush(f);
     }
     return left > 0;
 }
@@ -71,7 +73,7 @@ static bool purge_all(void)
     return false;
 }
 
-static bool is_all_written(void)
+static bool write_all(void)
 {
     return false;
 }
@@ -87,6 +89,6 @@ void fm__stdio_purge(void)
 
 void fm__stdio_flush(void)
 {
-    if (!is_all_written())
+    if (!write_all())
         (void)fflush(NULL);
 }
