@@ -63,6 +63,7 @@ build = {
         "src/engine/engine.c",
         "src/engine/error.c",
         "src/engine/future.c",
+        "src/engine/home.c",
         "src/engine/hooks.c",
         "src/engine/job.c",
         "src/engine/list.c",

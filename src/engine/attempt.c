@@ -27,9 +27,6 @@
 /* A child that has not begun its job by then hangs in its start-up. */
 #define START_NS (5 * FM__NS_PER_S)
 
-/* Idle channels kept for the next jobs. */
-#define IDLE_MAX 8
-
 /* Between two attempts to park a child. */
 #define PARK_RETRY_NS (100 * FM__NS_PER_MS)
 
@@ -37,62 +34,6 @@
 #define PUMP_MAX (8 * FM__RING_SIZE)
 
 /* ---------------------------------------------------------- resources */
-
-static int take_channel(fm_engine *engine, struct fm__channel **ret)
-{
-    struct fm__channel *channel = engine->idle;
-
-    if (!channel)
-        return fm__channel_new(ret);
-    engine->idle = channel->next;
-    engine->n_idle--;
-    fm__channel_clear(channel);
-    *ret = channel;
-    return 0;
-}
-
-/* Only when no process can write into it any more may it serve again. */
-static void give_channel(fm_engine *engine, struct fm__channel *channel,
-                         bool reusable)
-{
-    if (!channel)
-        return;
-    if (!reusable || engine->n_idle >= IDLE_MAX || engine->closed) {
-        fm__channel_free(channel);
-        return;
-    }
-    channel->next = engine->idle;
-    engine->idle = channel;
-    engine->n_idle++;
-}
-
-static int take_slot(fm_future *future)
-{
-    fm_engine *engine = future->engine;
-    unsigned n = engine->n_slots;
-    fm_future **slots;
-    unsigned size;
-
-    for (unsigned i = 0; i < n; i++) {
-        if (!engine->slots[i]) {
-            engine->slots[i] = future;
-            future->slot = i;
-            engine->n_running++;
-            return 0;
-        }
-    }
-    size = n > 0 ? n * 2 : 4;
-    slots = fm__sys.realloc(engine->slots, size * sizeof(fm_future *));
-    if (!slots)
-        return -ENOMEM;
-    memset(slots + n, 0, (size - n) * sizeof(fm_future *));
-    engine->slots = slots;
-    engine->n_slots = size;
-    slots[n] = future;
-    future->slot = n;
-    engine->n_running++;
-    return 0;
-}
 
 static void free_slot(fm_future *future)
 {
@@ -178,7 +119,7 @@ static void abandon(fm_future *future)
 {
     close_output(future, 0);
     close_output(future, 1);
-    give_channel(future->engine, future->channel, true);
+    fm__channel_give(future->engine, future->channel, true);
     future->channel = NULL;
 }
 
@@ -297,10 +238,10 @@ int fm__attempt_start(fm_future *future)
         rc = open_outputs(future);
     if (rc == 0) {
         future->spawn_step = "channel";
-        rc = take_channel(engine, &future->channel);
+        rc = fm__channel_take(engine, &future->channel);
     }
     if (rc == 0)
-        rc = take_slot(future);
+        rc = fm__slot_take(engine, future);
     if (rc < 0) {
         abandon(future);
         return rc;
@@ -443,7 +384,7 @@ static void release_child(fm_future *future, bool group_empty)
 
     unwatch(engine, fm__pid_fd(&future->pid));
     fm__pid_close(&future->pid);
-    give_channel(engine, future->channel, group_empty);
+    fm__channel_give(engine, future->channel, group_empty);
     future->channel = NULL;
     free_slot(future);
 }
@@ -558,7 +499,7 @@ void fm__attempt_reap_parked(fm_engine *engine, bool give_up)
         *link = parked->next;
         engine->stats.parked--;
         fm__pid_close(&parked->pid);
-        fm__channel_free(parked->channel);
+        fm__channel_give(engine, parked->channel, false);
         fm__sys.free(parked);
     }
 }

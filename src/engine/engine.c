@@ -96,21 +96,13 @@ static int open_null(void)
 /* Everything but the memory; accepts a half-built engine. */
 void fm__engine_close_parts(fm_engine *engine)
 {
-    while (engine->idle) {
-        struct fm__channel *channel = engine->idle;
-
-        engine->idle = channel->next;
-        fm__channel_free(channel);
-    }
-    engine->n_idle = 0;
+    fm__channel_drop_idle(engine);
     if (engine->bell.hear_fd >= 0 && engine->poller.fd >= 0)
         fm__poller_remove(&engine->poller, engine->bell.hear_fd);
     fm__bell_close(&engine->bell);
     fm__fd_close(&engine->null_fd);
     fm__poller_close(&engine->poller);
-    fm__sys.free(engine->slots);
-    engine->slots = NULL;
-    engine->n_slots = 0;
+    fm__slots_free(engine);
 }
 
 static int open_parts(fm_engine *engine)
@@ -134,7 +126,7 @@ static int open_parts(fm_engine *engine)
 
 int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
 {
-    fm_engine *engine = fm__sys.calloc(1, sizeof *engine);
+    fm_engine *engine = fm__engine_alloc();
     int rc;
 
     if (!engine)

@@ -71,6 +71,9 @@ struct fm_future {
     char message[192];
 };
 
+#define FM__HOME_SIZE 4096
+#define FM__HOME_SLOTS 16
+
 struct fm__parked {
     struct fm__parked *next;
     struct fm__pid pid;
@@ -97,7 +100,15 @@ struct fm_engine {
     uint64_t next_job;
     uint64_t random[2];
     struct fm_engine_stats stats;
+    /* What one job at a time needs lies here, in the same page: a page that is
+     * written between two forks is copied at each. */
+    bool has_home_future, has_home_channel; /* in use */
+    fm_future *home_slots[FM__HOME_SLOTS];
+    struct fm__channel home_channel;
+    struct fm_future home_future;
 };
+
+_Static_assert(sizeof(struct fm_engine) <= FM__HOME_SIZE, "one page");
 
 /* Pollers tell a slot and what of it: tag = slot * 4 + kind. */
 enum fm__tag { FM__TAG_PID, FM__TAG_STDOUT, FM__TAG_STDERR, FM__TAG_BELL };
@@ -107,6 +118,21 @@ enum fm__tag { FM__TAG_PID, FM__TAG_STDOUT, FM__TAG_STDERR, FM__TAG_BELL };
 /* list.c */
 void fm__list_append(struct fm__list *list, fm_future *future);
 void fm__list_remove(fm_future *future);
+
+/* home.c: memory of futures and channels */
+fm_engine *fm__engine_alloc(void);
+fm_future *fm__future_alloc(fm_engine *engine);
+/* Does not look at its reference to the engine. */
+void fm__future_free(fm_engine *engine, fm_future *future);
+int fm__channel_take(fm_engine *engine, struct fm__channel **ret_channel);
+/* NULL is a no-op.  Only a channel into which no process can write any more
+ * may serve again. */
+void fm__channel_give(fm_engine *engine, struct fm__channel *channel,
+                      bool reusable);
+void fm__channel_drop_idle(fm_engine *engine);
+/* A free slot, or a negative code. */
+int fm__slot_take(fm_engine *engine, fm_future *future);
+void fm__slots_free(fm_engine *engine);
 
 /* future.c: the state machine */
 bool fm__future_enter(fm_future *future, enum fm_state to);

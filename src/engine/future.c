@@ -138,16 +138,18 @@ fm_future *fm_future_ref(fm_future *future)
 
 void fm_future_unref(fm_future *future)
 {
+    fm_engine *engine;
+
     if (!future || --future->refs > 0)
         return;
+    engine = future->engine;
     fm__inbox_done(&future->inbox);
     fm__output_done(&future->outputs[0]);
     fm__output_done(&future->outputs[1]);
     fm__sys.free((char *)future->opts.name);
     fm__sys.free((int *)future->opts.keep_fds);
-    if (future->engine)
-        fm__engine_unref(future->engine);
-    fm__sys.free(future);
+    fm__future_free(engine, future);
+    fm__engine_unref(engine);
 }
 
 enum fm_state fm_future_get_state(const fm_future *future)

@@ -104,10 +104,12 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         return FM_ECLOSED;
     if (!fn || (opts && fm_job_opts_error(opts)))
         return -EINVAL;
-    future = fm__sys.calloc(1, sizeof *future);
+    future = fm__future_alloc(engine);
     if (!future)
         return -ENOMEM;
     future->refs = 1;
+    future->engine = engine;
+    engine->refs++;
     future->pid = (struct fm__pid)FM__PID_INIT;
     future->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
     future->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
@@ -116,8 +118,6 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         fm_future_unref(future);
         return rc;
     }
-    future->engine = engine;
-    engine->refs++;
     future->fn = fn;
     future->ud = ud;
     future->job = engine->next_job++;

@@ -315,6 +315,7 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
 #define FM__SYS_ENTRIES                                                        \
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
+        .aligned_alloc = aligned_alloc,                                        \
         .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
         .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
         .close = sys_close, .dup2 = sys_dup2, .dup3 = sys_dup3,                \

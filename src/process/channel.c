@@ -19,33 +19,27 @@ struct front {
 
 _Static_assert(sizeof(struct front) <= FRONT_SIZE, "the front fits its page");
 
-int fm__channel_new(struct fm__channel **ret_channel)
+int fm__channel_open(struct fm__channel *channel)
 {
-    struct fm__channel *channel = fm__sys.calloc(1, sizeof *channel);
     struct front *front;
     int rc;
 
-    if (!channel)
-        return -ENOMEM;
+    memset(channel, 0, sizeof *channel);
     channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
     channel->map_len = FRONT_SIZE + FM__RING_SIZE;
     channel->map = fm__memory_share(channel->map_len);
-    if (!channel->map) {
-        rc = -errno;
-        goto fail;
-    }
+    if (!channel->map)
+        return -errno;
     rc = fm__lifeline_open(&channel->lifeline);
-    if (rc < 0)
-        goto fail;
+    if (rc < 0) {
+        fm__channel_close(channel);
+        return rc;
+    }
     front = channel->map;
     channel->flight = &front->flight;
     fm__ring_init(&channel->ring, &front->ring,
                   (unsigned char *)channel->map + FRONT_SIZE, FM__RING_SIZE);
-    *ret_channel = channel;
     return 0;
-fail:
-    fm__channel_free(channel);
-    return rc;
 }
 
 void fm__channel_clear(struct fm__channel *channel)
@@ -72,11 +66,9 @@ int fm__channel_claim(struct fm__channel *channel)
     return fm__memory_inherit(channel->map, channel->map_len, false);
 }
 
-void fm__channel_free(struct fm__channel *channel)
+void fm__channel_close(struct fm__channel *channel)
 {
-    if (!channel)
-        return;
     fm__lifeline_close(&channel->lifeline);
     fm__memory_unshare(channel->map, channel->map_len);
-    fm__sys.free(channel);
+    channel->map = NULL;
 }

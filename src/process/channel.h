@@ -33,8 +33,8 @@ struct fm__channel {
     struct fm__lifeline lifeline;
 };
 
-/* Returns 0 or -errno; *ret_channel is then to be freed. */
-int fm__channel_new(struct fm__channel **ret_channel);
+/* Returns 0 or -errno, with everything given back. */
+int fm__channel_open(struct fm__channel *channel);
 
 /* Ready for a new child. */
 void fm__channel_clear(struct fm__channel *channel);
@@ -45,7 +45,6 @@ int fm__channel_inherit(struct fm__channel *channel, bool inherit);
 /* Child: processes that it starts have no part in it. */
 int fm__channel_claim(struct fm__channel *channel);
 
-/* NULL is a no-op. */
-void fm__channel_free(struct fm__channel *channel);
+void fm__channel_close(struct fm__channel *channel);
 
 #endif
