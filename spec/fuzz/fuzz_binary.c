@@ -64,11 +64,17 @@ struct walk {
     struct level levels[FM__DEPTH_MAX];
 };
 
-static bool is_key(const struct walk *w)
+/* The innermost open level, or NULL. */
+static struct level *innermost(struct walk *w)
 {
-    const struct level *level = &w->levels[w->depth - 1];
+    return w->depth > 0 ? &w->levels[w->depth - 1] : NULL;
+}
 
-    return w->depth > 0 && level->items == 0 && !level->in_pair;
+static bool is_key(struct walk *w)
+{
+    const struct level *level = innermost(w);
+
+    return level && level->items == 0 && !level->in_pair;
 }
 
 static void require_inside(const struct walk *w, const void *p, size_t n)
@@ -97,9 +103,9 @@ static void require_bounded(const struct walk *w)
  * first key or the end comes. */
 static void write_pending_keys(struct walk *w)
 {
-    struct level *level = &w->levels[w->depth - 1];
+    struct level *level = innermost(w);
 
-    if (w->depth == 0 || level->items > 0 || level->has_keys)
+    if (!level || level->items > 0 || level->has_keys)
         return;
     level->has_keys = true;
     level->pairs = w->reader.levels[w->depth - 1].pairs;
@@ -110,9 +116,9 @@ static void write_pending_keys(struct walk *w)
 /* A value stands here: of the text, an item, a key or a key's value. */
 static void count(struct walk *w, size_t n)
 {
-    struct level *level = &w->levels[w->depth - 1];
+    struct level *level = innermost(w);
 
-    if (w->depth == 0) {
+    if (!level) {
         REQUIRE(n == 1 && w->values > 0);
         w->values--;
     } else if (level->items > 0) {
@@ -146,9 +152,9 @@ static void open_level(struct walk *w, const struct fm__event *event)
 
 static void close_level(struct walk *w)
 {
-    const struct level *level = &w->levels[w->depth - 1];
+    const struct level *level = innermost(w);
 
-    REQUIRE(w->depth > 0 && level->items == 0 && level->pairs == 0);
+    REQUIRE(level && level->items == 0 && level->pairs == 0);
     w->depth--;
 }
 
@@ -257,10 +263,10 @@ static void write_key_again(struct walk *w, unsigned slot)
 }
 
 /* May this event stand here? */
-static void check_place(const struct walk *w, const struct fm__event *event)
+static void check_place(struct walk *w, const struct fm__event *event)
 {
-    const struct level *level = &w->levels[w->depth - 1];
-    bool as_item = w->depth > 0 && level->items > 0;
+    const struct level *level = innermost(w);
+    bool as_item = level && level->items > 0;
 
     switch (event->type) {
     case FM__EVENT_KEY:
