@@ -69,14 +69,24 @@ static void push_cjson(lua_State *L)
                why != NULL ? ": " : "", why != NULL ? why : "");
 }
 
-static void check_name(lua_State *L, const char *name, struct fmL_codec *ret)
+/* The codec of that name, or FML_CODEC_PAIR, which has none. */
+static enum fmL_codec_kind find_name(const char *name)
 {
     enum fmL_codec_kind kind;
 
     for (kind = FML_CODEC_AUTO; kind < FML_CODEC_PAIR; kind++) {
-        if (strcmp(name, fmL_codec_name(kind)) == 0)
+        const char *known = fmL_codec_name(kind);
+
+        if (*name == *known && strcmp(name, known) == 0)
             break;
     }
+    return kind;
+}
+
+static void check_name(lua_State *L, const char *name, struct fmL_codec *ret)
+{
+    enum fmL_codec_kind kind = find_name(name);
+
     if (kind == FML_CODEC_PAIR)
         luaL_error(L,
                    "option 'codec': unknown codec '%s' (\"auto\", \"json\", "
@@ -164,9 +174,14 @@ static const struct fmL_codec *check_codec(lua_State *L,
 {
     static const struct fmL_codec init = FML_CODEC_INIT;
     struct fmL_codec *codec = plain;
-    const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : "";
 
-    if (lua_type(L, 1) == LUA_TTABLE || strcmp(name, "cjson") == 0) {
+    *codec = init;
+    if (lua_type(L, 1) == LUA_TSTRING) {
+        codec->kind = find_name(lua_tostring(L, 1));
+        if (codec->kind < FML_CODEC_CJSON)
+            return codec;
+    }
+    if (lua_type(L, 1) == LUA_TSTRING || lua_type(L, 1) == LUA_TTABLE) {
         codec = lua_newuserdatauv(L, sizeof *codec, 0);
         *codec = init;
         luaL_setmetatable(L, CODEC_MT);

@@ -104,13 +104,15 @@ static int decode_own(lua_State *L, int format, const void *data, size_t len,
     fmL_reader_init(&r, data, len, budget);
     lua_pushcfunction(L, is_json ? fmL_read_json : fmL_read_lua);
     lua_pushlightuserdata(L, &r);
-    if (is_json) /* the memory of this reader is not Lua's */
+    if (is_json) { /* the memory of this reader is not Lua's */
         fm__json_reader_init(&r.json, data, len, NULL);
-    rc = lua_pcall(L, 1, LUA_MULTRET, 0);
-    if (is_json)
+        rc = lua_pcall(L, 1, LUA_MULTRET, 0);
         fm__json_reader_done(&r.json);
-    if (rc != LUA_OK)
-        return lua_error(L);
+        if (rc != LUA_OK)
+            return lua_error(L);
+    } else {
+        lua_call(L, 1, LUA_MULTRET);
+    }
     if (r.rc == -ENOMEM)
         return luaL_error(L, "not enough memory");
     if (r.rc < 0)

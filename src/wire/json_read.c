@@ -291,7 +291,8 @@ static int read_line(struct fm__json_reader *r, const unsigned char *p,
 void fm__json_reader_init(struct fm__json_reader *reader, const void *data,
                           size_t len, const struct fm__bounds *bounds)
 {
-    memset(reader, 0, sizeof *reader);
+    /* Not the bits of the levels: each is written when its level opens. */
+    memset(reader, 0, offsetof(struct fm__json_reader, stack));
     reader->start = data;
     reader->next = data;
     reader->end = len > 0 ? reader->start + len : reader->start;
