@@ -112,6 +112,11 @@ local function returns(view, value)
 end
 
 row("a 64 MB string as result", 1, {
+  {"raw C fork, pipe, lua_pushlstring", function(n)
+    for _ = 1, n do
+      assert(#floor.text(text) == #text)
+    end
+  end},
   {"copied once in this process", in_process(text)},
   {"fork_map", returns(fork_map, text)},
   {"fork_map, codec = \"lua\"", returns(binary, text)},

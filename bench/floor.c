@@ -82,6 +82,51 @@ static int l_lua(lua_State *L)
     return 1;
 }
 
+/* All of `len` bytes, from or to a pipe.  Returns how many were moved. */
+static size_t move(int fd, unsigned char *p, size_t len, int is_write)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        ssize_t n = is_write ? write(fd, p + done, len - done)
+                             : read(fd, p + done, len - done);
+
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+    return done;
+}
+
+/* floor.text(s) -> a copy: the bytes through a pipe from a child, in pieces as
+ * big as the pipe takes, into memory that is as big as the whole at once. */
+static int l_text(lua_State *L)
+{
+    size_t len, got;
+    const char *text = luaL_checklstring(L, 1, &len);
+    luaL_Buffer buffer;
+    unsigned char *to = (unsigned char *)luaL_buffinitsize(L, &buffer, len);
+    int fds[2];
+    pid_t pid;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return luaL_error(L, "pipe: %s", strerror(errno));
+    (void)fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);
+    pid = fork();
+    if (pid < 0)
+        return luaL_error(L, "fork: %s", strerror(errno));
+    if (pid == 0)
+        _exit(move(fds[1], (unsigned char *)(uintptr_t)text, len, 1) != len);
+    (void)close(fds[1]);
+    got = move(fds[0], to, len, 0);
+    (void)close(fds[0]);
+    (void)waitpid(pid, NULL, 0);
+    if (got != len)
+        return luaL_error(L, "the child failed");
+    luaL_pushresultsize(&buffer, len);
+    return 1;
+}
+
 /* floor.open(n): n descriptors more, close-on-exec. */
 static int l_open(lua_State *L)
 {
@@ -97,11 +142,9 @@ static int l_open(lua_State *L)
 int luaopen_floor(lua_State *L);
 int luaopen_floor(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"now", l_now},
-                                         {"raw", l_raw},
-                                         {"lua", l_lua},
-                                         {"open", l_open},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now", l_now},   {"raw", l_raw},
+                                         {"lua", l_lua},   {"text", l_text},
+                                         {"open", l_open}, {NULL, NULL}};
 
     luaL_newlib(L, functions);
     return 1;
