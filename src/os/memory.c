@@ -16,6 +16,7 @@
 #endif
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#define SMALL_PAGE ((size_t)4 << 10)
 
 void *fm__memory_share(size_t len)
 {
@@ -71,12 +72,16 @@ void *fm__bulk_resize(void *p, size_t old_len, size_t len)
     q = fm__sys.realloc(p, len);
 #ifdef MADV_HUGEPAGE
     if (q && len >= 2 * HUGE_PAGE) {
-        uintptr_t from = ((uintptr_t)q + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
-        uintptr_t to = ((uintptr_t)q + len) & ~(HUGE_PAGE - 1);
+        /* All pages of the block, the first and the last one too: advice for
+         * a part of it would split the mapping, and the kernel moves no block
+         * that is in two. */
+        uintptr_t from = (uintptr_t)q & ~(SMALL_PAGE - 1);
+        uintptr_t to =
+            ((uintptr_t)q + len + SMALL_PAGE - 1) & ~(SMALL_PAGE - 1);
 
-        /* Fewer faults for what is about to be filled; advice only. */
-        if (to > from)
-            (void)fm__sys.madvise((void *)from, to - from, MADV_HUGEPAGE);
+        /* Fewer faults for what is about to be filled; advice only, which a
+         * kernel with other pages may refuse. */
+        (void)fm__sys.madvise((void *)from, to - from, MADV_HUGEPAGE);
     }
 #endif
     return q;
