@@ -65,9 +65,9 @@ local HOOKS = { before = true, parent = true, child = true }
 
 ---Register functions that run around every fork: `before` in the parent, the
 ---last registered first; `parent` and `child` afterwards in the order of
----registration.  An error in `before` gives up the fork (kind "spawn"), one in
----`child` is the child's failure (kind "error"), one in `parent` goes to
----on_unhandled.
+---registration.  An error in `before` gives up the fork (kind "spawn"): then
+---`parent` runs for those whose `before` has run.  One in `child` is the child's
+---failure (kind "error"), one in `parent` goes to on_unhandled.
 ---@param hooks { before?: fun(), parent?: fun(), child?: fun() }
 function M.at_fork(hooks)
   if type(hooks) ~= "table" then

@@ -182,6 +182,32 @@ describe("fork_map.new()", function()
     end)
   end)
 
+  describe("in a finalizer that runs after the engine's own", function()
+    it("is closed already, whatever is done with it", function()
+      local done
+      do
+        local owner = setmetatable({}, {
+          __gc = function(self)
+            self.engine:close()
+            done = {
+              pcall(self.engine, print),
+              pcall(self.engine.configure, self.engine, { max_children = 2 }),
+            }
+            Kept = self.engine -- luacheck: ignore 111
+          end,
+        })
+        owner.engine = fork_map.new()
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.is_false(done[1])
+      assert.is_false(done[2])
+      local engine = Kept -- luacheck: ignore 113
+      Kept = nil -- luacheck: ignore 111
+      assert.equal("closed", process.failure(engine, print).kind)
+    end)
+  end)
+
   describe("max_children", function()
     it("makes further jobs wait for a slot", function()
       local engine <close> = fork_map.new { max_children = 2, grace = 0 }
@@ -366,6 +392,36 @@ describe("fork_map.at_fork()", function()
     end)
     assert.equal("spawn", kind)
     assert.matches("not now", message)
+  end)
+
+  it("runs the parent hooks of those that ran before one that raises", function()
+    local log = in_child(function()
+      local log = {}
+      local function note(what)
+        return function() log[#log + 1] = what end
+      end
+      fork_map.at_fork { before = note "never", parent = note "never" }
+      fork_map.at_fork { before = function() error "not now" end, parent = note "never" }
+      fork_map.at_fork { before = note "lock", parent = note "unlock" }
+      fork_map.at_fork { parent = note "no before" }
+      process.failure(fork_map, function() end)
+      return log
+    end)
+    assert.same({ "lock", "unlock", "no before" }, log)
+  end)
+
+  it("runs all parent hooks though one of them raises", function()
+    assert.same({ "before", "parent" }, in_child(function()
+      local log = {}
+      local engine = fork_map.new { on_unhandled = function() end }
+      fork_map.at_fork { parent = function() error "no" end }
+      fork_map.at_fork {
+        before = function() log[1] = "before" end,
+        parent = function() log[2] = "parent" end,
+      }
+      engine(function() end)
+      return log
+    end))
   end)
 
   it("fails the call when a child hook raises", function()

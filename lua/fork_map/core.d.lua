@@ -24,7 +24,7 @@ function core.engine_configure(engine, opts) end
 
 ---Whether a blocking call may begin: nil if so, else why not.
 ---@param engine fork_map.core.Engine
----@return "stale"|"callback"|"finalizer"|nil
+---@return "stale"|"callback"|"finalizer"|"collected"|nil
 function core.engine_state(engine) end
 
 ---Do what there is to do; wait at most `seconds` for something.

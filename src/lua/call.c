@@ -28,6 +28,9 @@ struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
     memset(call, 0, sizeof *call);
     call->engine = box;
     call->thread = lua_newthread(L);
+    /* It inherits the hook of its maker, which may long be gone when it is
+     * used again. */
+    lua_sethook(call->thread, NULL, 0, 0);
     lua_setiuservalue(L, -2, FML_CALL_THREAD);
     lua_rawsetp(L, LUA_REGISTRYINDEX, call);
     /* It is anchored: from here on it can be found, and freed. */

@@ -77,13 +77,13 @@ static int unhandled_protected(lua_State *L)
     fmL_push_callbacks(L, box);
     if (lua_istable(L, -1) && lua_getfield(L, -1, "on_unhandled") != LUA_TNIL) {
         lua_pushvalue(L, 2);
-        lua_pushvalue(L, 3);
+        lua_pushstring(L, lua_touserdata(L, 3));
         lua_call(L, 2, 0);
         return 0;
     }
     luaL_tolstring(L, 2, NULL);
-    lua_pushfstring(L, "fork_map: unhandled error (%s): %s", lua_tostring(L, 3),
-                    lua_tostring(L, -1));
+    lua_pushfstring(L, "fork_map: unhandled error (%s): %s",
+                    (const char *)lua_touserdata(L, 3), lua_tostring(L, -1));
     warn(lua_tostring(L, -1), box);
     return 0;
 }
@@ -101,7 +101,8 @@ void fmL_unhandled(lua_State *L, struct fmL_engine *box, const char *why)
     lua_insert(L, -2);
     lua_pushlightuserdata(L, box);
     lua_insert(L, -2);
-    lua_pushstring(L, why);
+    /* A pointer, as here nothing may run out of memory. */
+    lua_pushlightuserdata(L, (void *)(uintptr_t)why);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
         warn("fork_map: on_unhandled failed, and an error is lost", box);
         lua_pop(L, 1);
@@ -212,7 +213,8 @@ static int l_engine_configure(lua_State *L)
 
     get_opts(L, 2, &opts, box->threads);
     opts.ud = box;
-    rc = fm_engine_configure(box->engine, &opts);
+    rc = box->engine == NULL ? FM_ECLOSED
+                             : fm_engine_configure(box->engine, &opts);
     if (rc < 0)
         return raise(L, "fork_map cannot configure the engine", rc);
     box->threads = opts.on_threads;
@@ -226,7 +228,9 @@ static int l_engine_state(lua_State *L)
 {
     const struct fmL_engine *box = fmL_check_engine(L, 1);
 
-    if (!fm__engine_is_ours(box->engine))
+    if (box->engine == NULL)
+        lua_pushstring(L, fmL_in_finalizer(L) ? "finalizer" : "collected");
+    else if (!fm__engine_is_ours(box->engine))
         lua_pushliteral(L, "stale");
     else if (fm__engine_in_callback(box->engine))
         lua_pushliteral(L, "callback");
@@ -246,6 +250,7 @@ static int l_engine_step(lua_State *L)
     int rc;
 
     luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "out of range");
+    luaL_argcheck(L, box->engine != NULL, 1, "collected");
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     previous = fmL_enter(L, box);
     rc = fm_engine_step(box->engine, (int64_t)(seconds * 1e9));
@@ -266,7 +271,7 @@ static int l_engine_close(lua_State *L)
     lua_State *previous;
     int rc;
 
-    if (!fm__engine_is_ours(box->engine))
+    if (box->engine == NULL || !fm__engine_is_ours(box->engine))
         return 0;
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     previous = fmL_enter(L, box);
@@ -287,6 +292,7 @@ static int l_engine_stats(lua_State *L)
     const struct fmL_engine *box = fmL_check_engine(L, 1);
     struct fm_engine_stats stats;
 
+    luaL_argcheck(L, box->engine != NULL, 1, "collected");
     fm_engine_get_stats(box->engine, &stats);
     lua_createtable(L, 0, 5);
     set_count(L, "spawned", stats.spawned);

@@ -84,6 +84,10 @@ static int l_start(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_argcheck(L, handle->future == NULL, 1, "started before");
+    if (handle->engine->engine == NULL) { /* collected */
+        fmL_push_failure(L, FM_CLOSED, fm_strerror(FM_ECLOSED));
+        return lua_error(L);
+    }
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     lua_insert(L, 2);
