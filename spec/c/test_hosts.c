@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* Hosts that reap every process, that signals interrupt all the time, that have
+ * several engines in several threads. */
+#include "jobs.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/time.h>
+
+static atomic_bool is_over;
+static atomic_int n_stolen;
+
+static int exit_three(fm_child *child, void *ud)
+{
+    (void)child;
+    (void)ud;
+    _exit(3);
+}
+
+/* Before Linux 6.15 the kernel cannot tell a status that the host has taken. */
+static void expect(const struct fm_outcome *outcome, enum fm_kind kind)
+{
+    if (outcome->kind != FM_NO_RESULT || atomic_load(&n_stolen) == 0)
+        CHECK_INT(outcome->kind, kind);
+}
+
+/* Jobs with every kind of end, three at a time. */
+static void run_jobs(int rounds)
+{
+    struct fm_engine_opts opts = {.on_threads = FM_THREADS_IGNORE};
+    struct fm_job_opts brief = {.timeout_ns = 20 * MS, .grace_ns = -1};
+    fm_engine *engine;
+
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    for (int i = 0; i < rounds; i++) {
+        int sig = SIGKILL;
+        fm_future *value = spawn(engine, NULL, say_hello, NULL);
+        fm_future *code = spawn(engine, NULL, exit_three, NULL);
+        fm_future *killed = spawn(engine, NULL, raise_signal, &sig);
+
+        is_hello(wait_for(engine, value));
+        expect(wait_for(engine, code), FM_EXIT);
+        expect(wait_for(engine, killed), FM_SIGNAL);
+        fm_future_unref(value);
+        fm_future_unref(code);
+        fm_future_unref(killed);
+    }
+    for (int i = 0; i < 3; i++) {
+        fm_future *late = spawn(engine, &brief, hang, NULL);
+
+        CHECK_INT(wait_for(engine, late)->kind, FM_TIMEOUT);
+        fm_future_unref(late);
+    }
+    fm_engine_free(engine);
+}
+
+static void *reap_everything(void *ud)
+{
+    (void)ud;
+    while (!atomic_load(&is_over)) {
+        if (waitpid(-1, NULL, WNOHANG) > 0)
+            atomic_fetch_add(&n_stolen, 1);
+    }
+    return NULL;
+}
+
+TEST(a_thread_that_reaps_every_process_costs_no_outcome)
+{
+    pthread_t thread;
+
+    atomic_store(&n_stolen, 1); /* from the first one on */
+    CHECK_INT(pthread_create(&thread, NULL, reap_everything, NULL), 0);
+    run_jobs(40);
+    atomic_store(&is_over, true);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    CHECK(atomic_load(&n_stolen) > 1);
+}
+
+static void reap_in_handler(int sig)
+{
+    int saved = errno;
+
+    (void)sig;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        atomic_fetch_add(&n_stolen, 1);
+    errno = saved;
+}
+
+TEST(a_handler_that_reaps_every_process_costs_no_outcome)
+{
+    struct sigaction action = {.sa_handler = reap_in_handler};
+
+    atomic_store(&n_stolen, 1);
+    CHECK_INT(sigaction(SIGCHLD, &action, NULL), 0);
+    run_jobs(40);
+    action.sa_handler = SIG_DFL;
+    CHECK_INT(sigaction(SIGCHLD, &action, NULL), 0);
+    CHECK(atomic_load(&n_stolen) > 1);
+}
+
+TEST(a_host_that_waits_for_no_child_loses_no_outcome)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
+
+    atomic_store(&n_stolen, 1);
+    CHECK_INT(sigaction(SIGCHLD, &action, NULL), 0);
+    run_jobs(20);
+}
+
+static void on_alarm(int sig)
+{
+    (void)sig;
+}
+
+TEST(signals_all_the_time_stop_nothing)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct itimerval often = {{0, 500}, {0, 500}};
+    struct fm_job_opts capture = {.output = FM_OUTPUT_CAPTURE};
+    fm_engine *engine = new_engine();
+    int pieces = 50;
+    fm_future *future;
+
+    CHECK_INT(sigaction(SIGALRM, &action, NULL), 0);
+    CHECK_INT(setitimer(ITIMER_REAL, &often, NULL), 0);
+    run_jobs(40);
+    future = spawn(engine, &capture, say_much, &pieces);
+    CHECK_INT(wait_for(engine, future)->len, 50 * 100001);
+    fm_future_unref(future);
+    future = spawn(engine, NULL, hang, NULL);
+    fm_engine_free(engine);
+    CHECK_INT(fm_future_get_outcome(future)->kind, FM_CLOSED);
+    fm_future_unref(future);
+    memset(&often, 0, sizeof often);
+    CHECK_INT(setitimer(ITIMER_REAL, &often, NULL), 0);
+}
+
+static void *run_some(void *ud)
+{
+    (void)ud;
+    run_jobs(30);
+    return NULL;
+}
+
+TEST(threads_have_engines_side_by_side)
+{
+    pthread_t threads[3];
+
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(pthread_create(&threads[i], NULL, run_some, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(pthread_join(threads[i], NULL), 0);
+}
