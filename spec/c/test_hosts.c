@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 static atomic_bool is_over;
 static atomic_int n_stolen;
@@ -151,3 +152,33 @@ TEST(threads_have_engines_side_by_side)
     for (int i = 0; i < 3; i++)
         CHECK_INT(pthread_join(threads[i], NULL), 0);
 }
+
+static void must_not_warn(const char *message, void *ud)
+{
+    (void)ud;
+    CHECK_STR(message, "no warning");
+}
+
+#ifdef __linux__
+TEST(a_host_that_has_become_another_user_still_ends_its_children)
+{
+    struct fm_engine_opts opts = {.on_warning = must_not_warn};
+    fm_engine *engine;
+    fm_future *future;
+
+    if (geteuid() != 0)
+        return;
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    future = spawn(engine, NULL, hang, NULL);
+    while (fm_future_get_state(future) != FM_RUNNING)
+        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    CHECK_INT(setresuid(65534, 65534, 65534), 0);
+    CHECK_INT(fm_future_cancel(future, 0), 1);
+    CHECK_INT(wait_for(engine, future)->kind, FM_CANCELLED);
+    fm_future_unref(future);
+    future = spawn(engine, NULL, say_hello, NULL);
+    is_hello(wait_for(engine, future));
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+#endif

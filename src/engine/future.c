@@ -83,11 +83,18 @@ void fm__future_settle(fm_future *future)
 
 static void send(fm_future *future, int sig)
 {
+    int rc;
+
     /* Reaped: its number may be a stranger's by now. */
     if (future->is_gone)
         return;
-    if (fm__pid_signal_group(&future->pid, sig) < 0)
-        (void)fm__pid_signal(&future->pid, sig);
+    rc = fm__pid_signal_group(&future->pid, sig);
+    if (rc < 0)
+        rc = fm__pid_signal(&future->pid, sig);
+    /* The host has given up the rights that it had at the fork.  The child has
+     * them: it asked the kernel to kill it when nobody holds this. */
+    if (rc == -EPERM && sig == SIGKILL)
+        fm__lifeline_close(&future->channel->lifeline);
 }
 
 static void enter_stop(fm_future *future, enum fm__stop to, int64_t at)

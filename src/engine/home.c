@@ -95,7 +95,8 @@ void fm__channel_give(fm_engine *engine, struct fm__channel *channel,
 {
     if (!channel)
         return;
-    if (!reusable || engine->n_idle >= IDLE_MAX || engine->closed) {
+    if (!reusable || engine->n_idle >= IDLE_MAX || engine->closed ||
+        channel->lifeline.write_fd < 0) {
         free_channel(engine, channel);
         return;
     }
