@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "test.h"
 
+#include <errno.h>
+
 #include "fork_map.h"
+#include "os/sys.h"
 #include "wire/inbox.h"
 
 #define JOB 77
@@ -225,3 +228,32 @@ TEST(a_pair_whose_first_length_is_too_long_is_refused)
     CHECK_INT(hear(&inbox, &talk), FM_EPROTOCOL);
     fm__inbox_done(&inbox);
 }
+
+#ifdef FM_TESTING
+static void *no_realloc(void *p, size_t size)
+{
+    (void)p;
+    (void)size;
+    errno = ENOMEM;
+    return NULL;
+}
+
+TEST(lack_of_memory_for_what_came_is_told_from_bytes_that_are_wrong)
+{
+    struct fm__inbox inbox;
+    struct talk talk;
+
+    value_talk(&talk);
+    talk.bytes[0] ^= 1;
+    CHECK_INT(hear(&inbox, &talk), FM_EPROTOCOL);
+    CHECK(!inbox.no_memory);
+    fm__inbox_done(&inbox);
+    value_talk(&talk);
+    fm__sys.realloc = no_realloc;
+    CHECK_INT(hear(&inbox, &talk), -ENOMEM);
+    fm__sys.realloc = realloc;
+    CHECK_INT(inbox.ending, FM__ENDING_BROKEN);
+    CHECK(inbox.no_memory);
+    fm__inbox_done(&inbox);
+}
+#endif

@@ -162,6 +162,11 @@ static void decide_broken(fm_future *future,
         decide_limit(future, "result");
         return;
     }
+    if (future->inbox.no_memory) { /* the host's own limit, not the child's */
+        future->outcome.limit = "result";
+        set(future, FM_LIMIT, "not enough memory to take the result");
+        return;
+    }
     if (status->known)
         future->outcome.signal = status->signal;
     set(future, FM_PROTOCOL, "the child sent bytes that are not a result");

@@ -38,6 +38,7 @@ void fm__inbox_done(struct fm__inbox *inbox)
 static int broken(struct fm__inbox *inbox, int rc)
 {
     inbox->ending = FM__ENDING_BROKEN;
+    inbox->no_memory = rc == -ENOMEM;
     return rc;
 }
 

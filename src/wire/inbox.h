@@ -41,6 +41,7 @@ struct fm__inbox {
     int format;
     int32_t code;
     bool over_limit; /* more data than `limit`: BROKEN follows */
+    bool no_memory;  /* for what came, here: BROKEN follows */
     unsigned char *data;
     size_t len, size;
     char *first, *second; /* texts of the verdict, NUL-terminated; or NULL */
