@@ -37,4 +37,9 @@ bool fm__engine_is_ours(const fm_engine *engine);
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__process_depth(void);
 
+/* A pointer of the binding's, kept where a child writes anyway.  Inherited by
+ * forked processes; NULL at first. */
+void *fm__process_get_job(void);
+void fm__process_set_job(void *job);
+
 #endif

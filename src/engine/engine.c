@@ -496,6 +496,16 @@ int fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
     return 0;
 }
 
+void *fm__process_get_job(void)
+{
+    return fm__child_get_job();
+}
+
+void fm__process_set_job(void *job)
+{
+    fm__child_set_job(job);
+}
+
 unsigned fm__process_depth(void)
 {
     return fm__child_depth();

@@ -35,8 +35,27 @@
 /* Texts of errors longer than this are cut in the middle. */
 #define FML_TEXT_MAX ((size_t)64 << 10)
 
-struct fmL_call;
 struct fmL_job;
+struct fmL_options;
+struct fmL_engine;
+
+/*
+ * One call in the parent: what holds its function and its arguments.
+ *
+ * A record is idle, or belongs to one job from fmL_call_start() until the
+ * job's future has settled.  Nothing ever runs on its thread here: it only
+ * keeps the values, so that every attempt finds them there.  The child runs
+ * the job on its copy of that thread.
+ */
+struct fmL_call {
+    struct fmL_engine *engine;
+    struct fmL_call *next;      /* in fmL_engine.calls */
+    struct fmL_call *next_idle; /* in fmL_engine.idle */
+    lua_State *thread;          /* holds the function and its arguments */
+    const struct fmL_options *options;
+    char home[LUA_IDSIZE]; /* where the function is defined: source, */
+    int home_line;         /* line */
+};
 
 struct fmL_engine {
     fm_engine *engine;      /* NULL before it was made and after __gc */
@@ -45,6 +64,7 @@ struct fmL_engine {
                                this engine, while it is in the engine */
     struct fmL_call *calls; /* all that were ever made */
     struct fmL_call *idle;  /* those in no use, linked by next_idle */
+    struct fmL_call first;  /* beside what every call writes anyway */
     enum fm_on_threads threads;
     char hook_error[256]; /* why the last at_fork hook gave up a fork */
 };
@@ -82,7 +102,6 @@ enum fmL_kept {
     FML_KEPT_BEFORE, /* lists of functions: at_fork hooks */
     FML_KEPT_PARENT,
     FML_KEPT_CHILD,
-    FML_KEPT_JOB,       /* light userdata: the job that this child runs */
     FML_KEPT_TRACEBACK, /* of the error that ended the job */
     FML_KEPT_COUNT = FML_KEPT_TRACEBACK
 };
@@ -102,10 +121,6 @@ void fmL_push_all_kept(lua_State *L);
  * slot of that table and makes no object.  [-0, +0, m] */
 void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,
                  enum fmL_kept fn);
-
-/* The job that this child runs, NULL in a process that is no child of this
- * Lua state.  [-0, +0, -] */
-struct fmL_job *fmL_get_job(lua_State *L);
 
 /* True inside a __gc metamethod, where nothing must be started: the child
  * would have no collector.  [-0, +0, -] */

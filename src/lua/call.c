@@ -4,7 +4,7 @@
  * waiting or running.  They are kept by the engine and used again, so that a
  * call allocates no more than its handle.
  */
-#include "lua/call.h"
+#include "lua/binding.h"
 
 #include <errno.h>
 #include <string.h>
@@ -24,7 +24,12 @@ struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
         box->idle = call->next_idle;
         return call;
     }
-    call = lua_newuserdatauv(L, sizeof *call, 2);
+    if (box->calls == NULL) { /* beside the box itself */
+        (void)lua_newuserdatauv(L, 0, 2);
+        call = &box->first;
+    } else {
+        call = lua_newuserdatauv(L, sizeof *call, 2);
+    }
     memset(call, 0, sizeof *call);
     call->engine = box;
     call->thread = lua_newthread(L);

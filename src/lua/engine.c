@@ -195,6 +195,8 @@ static int l_engine_new(lua_State *L)
     lua_createtable(L, 0, 2);
     keep_callbacks(L, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, box);
+    /* Now, so that it lies beside the box: see src/engine/home.c. */
+    box->idle = fmL_call_take(L, box);
 
     previous = fmL_enter(L, box);
     rc = fm_engine_new(&opts, &box->engine);

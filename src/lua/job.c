@@ -16,6 +16,20 @@
 #include "lua/leave.h"
 #include "lua/values.h"
 
+struct fmL_job *fmL_current_job(void)
+{
+    return fm__process_get_job();
+}
+
+struct fmL_job *fmL_get_job(lua_State *L)
+{
+    struct fmL_job *job = fm__process_get_job();
+
+    if (job == NULL || job->main_thread != fmL_main_thread(L))
+        return NULL;
+    return job;
+}
+
 /* ------------------------------------------------------------------- failures
  */
 
@@ -246,8 +260,8 @@ int fmL_run_job(fm_child *child, void *ud)
     (void)lua_atpanic(L, on_panic);
     /* A thread inherits the hook of its maker; hooks are the host's. */
     lua_sethook(L, NULL, 0, 0);
-    lua_pushlightuserdata(L, &job);
-    fmL_keep(L, FML_KEPT_JOB);
+    job.main_thread = fmL_main_thread(L);
+    fm__process_set_job(&job);
     fmL_heap_rest(L);
     fmL_heap_limit(L, &job.heap, limit);
     lua_pushcfunction(L, run);

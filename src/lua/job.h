@@ -9,16 +9,24 @@
 
 #include <lua.h>
 #include "engine/bind.h"
-#include "lua/call.h"
+#include "lua/binding.h"
 #include "lua/heap.h"
 #include "lua/recorder.h"
 
 struct fmL_job {
     fm_child *child;
     const struct fmL_call *call;
-    lua_State *thread; /* runs the function */
+    lua_State *thread;      /* runs the function */
+    lua_State *main_thread; /* of the same Lua state */
     struct fmL_heap heap;
     struct fmL_recorder recorder;
 };
+
+/* The job of this process, in a child and in processes that it forked by other
+ * means; NULL elsewhere. */
+struct fmL_job *fmL_current_job(void);
+
+/* The same if it runs in the Lua state of `L`, else NULL.  [-0, +0, -] */
+struct fmL_job *fmL_get_job(lua_State *L);
 
 #endif

@@ -46,16 +46,6 @@ void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,
     lua_pop(L, 2);
 }
 
-struct fmL_job *fmL_get_job(lua_State *L)
-{
-    struct fmL_job *job;
-
-    (void)fmL_push_kept(L, FML_KEPT_JOB);
-    job = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    return job;
-}
-
 bool fmL_in_finalizer(lua_State *L)
 {
     /* Inside one, lua_gc() refuses every request. */

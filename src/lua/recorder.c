@@ -127,7 +127,7 @@ static void note_line(lua_State *L, const struct fmL_recorder *recorder)
 
 static void sample_hook(lua_State *L, lua_Debug *ar)
 {
-    struct fmL_recorder *recorder = &fmL_get_job(L)->recorder;
+    struct fmL_recorder *recorder = &fmL_current_job()->recorder;
 
     (void)ar;
     put_back(L, recorder);
@@ -167,21 +167,10 @@ static int resume(lua_State *L, lua_State *co, int n,
     return n_results;
 }
 
-/* The recorder, found in the table of all that is kept, at `idx`. */
-static struct fmL_recorder *get_recorder(lua_State *L, int idx)
-{
-    struct fmL_job *job;
-
-    lua_rawgeti(L, idx, FML_KEPT_JOB);
-    job = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    return &job->recorder;
-}
-
 static int l_resume(lua_State *L)
 {
     lua_State *co = lua_tothread(L, 1);
-    struct fmL_recorder *recorder = get_recorder(L, lua_upvalueindex(1));
+    struct fmL_recorder *recorder = &fmL_current_job()->recorder;
     int n;
 
     luaL_argexpected(L, co != NULL, 1, "thread");
@@ -196,12 +185,12 @@ static int l_resume(lua_State *L)
     return n + 1;
 }
 
-/* The function that coroutine.wrap returns.  Its first upvalue is the
- * coroutine, as the original's is: see leave.c. */
+/* The function that coroutine.wrap returns.  Its upvalue is the coroutine, as
+ * the original's is: see leave.c. */
 static int wrapped(lua_State *L)
 {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-    struct fmL_recorder *recorder = get_recorder(L, lua_upvalueindex(2));
+    struct fmL_recorder *recorder = &fmL_current_job()->recorder;
     int n = resume(L, co, lua_gettop(L), recorder);
     int status;
 
@@ -228,17 +217,14 @@ static int l_wrap(lua_State *L)
     co = lua_newthread(L);
     lua_pushvalue(L, 1);
     lua_xmove(L, co, 1);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_pushcclosure(L, wrapped, 2);
+    lua_pushcclosure(L, wrapped, 1);
     return 1;
 }
 
-/* Keep `fn`, which knows all that is kept, and its name. */
 static void keep_function(lua_State *L, enum fmL_kept key, lua_CFunction fn,
                           enum fmL_kept name_key, const char *name)
 {
-    fmL_push_all_kept(L);
-    lua_pushcclosure(L, fn, 1);
+    lua_pushcfunction(L, fn);
     fmL_keep(L, key);
     lua_pushstring(L, name);
     fmL_keep(L, name_key);

@@ -114,6 +114,11 @@ static int sys_kill(pid_t pid, int sig)
     return (int)fm__sys_call(SYS_kill, pid, sig, 0, 0);
 }
 
+static void sys_kill_if_any(pid_t pid, int sig)
+{
+    (void)fm__sys_ask(SYS_kill, pid, sig, 0, 0);
+}
+
 static int sys_setpgid(pid_t pid, pid_t group)
 {
     return (int)fm__sys_call(SYS_setpgid, pid, group, 0, 0);
@@ -198,6 +203,11 @@ static int sys_getrlimit(int resource, struct rlimit *limit)
 static int sys_fcntl(int fd, int command, int argument)
 {
     return fcntl(fd, command, argument);
+}
+
+static void sys_kill_if_any(pid_t pid, int sig)
+{
+    (void)kill(pid, sig);
 }
 
 #ifdef __linux__
@@ -315,13 +325,13 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
 #define FM__SYS_ENTRIES                                                        \
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
-        .aligned_alloc = aligned_alloc,                                        \
-        .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
-        .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
-        .close = sys_close, .dup2 = sys_dup2, .dup3 = sys_dup3,                \
-        .open = sys_open, .fstat = fstat, .read = read, .write = write,        \
-        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
-        .madvise = sys_madvise, .kill = sys_kill, .setpgid = sys_setpgid,      \
+        .aligned_alloc = aligned_alloc, .fork = fork, .getpid = sys_getpid,    \
+        .getppid = sys_getppid, .getpgrp = sys_getpgrp, .pipe2 = pipe2,        \
+        .fcntl = sys_fcntl, .close = sys_close, .dup2 = sys_dup2,              \
+        .dup3 = sys_dup3, .open = sys_open, .fstat = fstat, .read = read,      \
+        .write = write, .poll = sys_poll, .mmap = mmap, .munmap = munmap,      \
+        .madvise = sys_madvise, .kill = sys_kill,                              \
+        .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
         .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \
         .sigaltstack = sys_sigaltstack, .setrlimit = sys_setrlimit,            \
         .getrlimit = sys_getrlimit, .getrusage = sys_getrusage,                \

@@ -8,7 +8,8 @@
  * and fm__sys_real is the original to fall back on.
  *
  * Entries are named like the functions they stand for and fail like them: -1
- * and errno.  Those that no libc wraps have the kernel's name.
+ * and errno.  Those that no libc wraps have the kernel's name.  kill_if_any()
+ * is kill() that tells nothing, for where there may be nobody.
  */
 #ifndef FM_OS_SYS_H
 #define FM_OS_SYS_H
@@ -50,6 +51,7 @@ struct pollfd;
     X(int, munmap, (void *p, size_t len))                                      \
     X(int, madvise, (void *p, size_t len, int advice))                         \
     X(int, kill, (pid_t pid, int signal))                                      \
+    X(void, kill_if_any, (pid_t pid, int signal))                              \
     X(pid_t, getpgrp, (void))                                                  \
     X(int, setpgid, (pid_t pid, pid_t group))                                  \
     X(int, sigaction,                                                          \

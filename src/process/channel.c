@@ -3,21 +3,25 @@
 #include "process/channel.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "os/fds.h"
 #include "os/memory.h"
 #include "os/sys.h"
 
-/* The first page: both records, apart from the ring's bytes. */
+/* Both records; the ring's bytes follow in the same page, so that a small
+ * result touches no other. */
 struct front {
     struct fm__ring_shared ring;
     _Alignas(64) struct fm__flight flight;
+    _Alignas(64) unsigned char bytes[];
 };
 
-#define FRONT_SIZE 4096
+#define PAGE_SIZE 4096
 
-_Static_assert(sizeof(struct front) <= FRONT_SIZE, "the front fits its page");
+_Static_assert(offsetof(struct front, bytes) < PAGE_SIZE / 2,
+               "a small result fits the first page");
 
 int fm__channel_open(struct fm__channel *channel)
 {
@@ -26,7 +30,7 @@ int fm__channel_open(struct fm__channel *channel)
 
     memset(channel, 0, sizeof *channel);
     channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
-    channel->map_len = FRONT_SIZE + FM__RING_SIZE;
+    channel->map_len = PAGE_SIZE + FM__RING_SIZE;
     channel->map = fm__memory_share(channel->map_len);
     if (!channel->map)
         return -errno;
@@ -37,8 +41,7 @@ int fm__channel_open(struct fm__channel *channel)
     }
     front = channel->map;
     channel->flight = &front->flight;
-    fm__ring_init(&channel->ring, &front->ring,
-                  (unsigned char *)channel->map + FRONT_SIZE, FM__RING_SIZE);
+    fm__ring_init(&channel->ring, &front->ring, front->bytes, FM__RING_SIZE);
     return 0;
 }
 

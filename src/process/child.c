@@ -48,6 +48,17 @@ struct fm_child {
  * the child, which the process id tells. */
 static struct fm_child *current;
 static unsigned depth;
+static void *job_of_binding;
+
+void *fm__child_get_job(void)
+{
+    return job_of_binding;
+}
+
+void fm__child_set_job(void *job)
+{
+    job_of_binding = job;
+}
 
 fm_child *fm_child_current(void)
 {
@@ -73,7 +84,7 @@ unsigned fm__child_depth(void)
 static void end_group(const struct fm_child *child)
 {
     if (fm__sys.setpgid(0, child->launch->parent_group) == 0)
-        (void)fm__sys.kill(-child->pid, SIGKILL);
+        fm__sys.kill_if_any(-child->pid, SIGKILL);
 }
 
 static _Noreturn void leave(struct fm_child *child, int code)

@@ -43,4 +43,8 @@ void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud);
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__child_depth(void);
 
+/* See fm__process_get_job(). */
+void *fm__child_get_job(void);
+void fm__child_set_job(void *job);
+
 #endif

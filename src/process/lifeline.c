@@ -17,7 +17,7 @@
  * here: the group is then killed even if its leader ended before and only
  * processes without any descriptor of ours are left in it.
  */
-int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
+static int open_pipe(struct fm__lifeline *lifeline)
 {
     int fds[2];
     int rc = fm__fd_pipe(fds, O_NONBLOCK);
@@ -30,43 +30,52 @@ int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
         fm__fd_close(&fds[1]);
         fds[1] = high < 0 ? high : fm__fd_adopt(high);
     }
-    ret_lifeline->read_fd = fds[0];
-    ret_lifeline->write_fd = fds[1];
-    if (fds[1] < 0)
-        fm__fd_close(&ret_lifeline->read_fd);
+    lifeline->read_fd = fds[0];
+    lifeline->write_fd = fds[1];
     return fds[1] < 0 ? fds[1] : 0;
 }
 
+/* All but whom to kill, once for all children: they share the open file.
+ * Without F_SETSIG the signal is SIGIO, which kills too by default. */
+static int prepare_signal(int fd)
+{
 #ifdef F_SETSIG
-int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group)
-{
-    int fd = lifeline->read_fd;
-    struct pollfd hang_up = {.fd = fd, .events = 0};
-
-    if (fm__sys.fcntl_own(fd, F_SETOWN, -group) < 0 ||
-        fm__sys.fcntl(fd, F_SETSIG, SIGKILL) < 0 ||
-        fm__sys.fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK) < 0)
+    if (fm__sys.fcntl(fd, F_SETSIG, SIGKILL) < 0)
         return -errno;
-    /* The parent may have died before the kernel knew whom to kill. */
-    if (fm__sys.poll(&hang_up, 1, 0) < 0)
-        return -errno;
-    return hang_up.revents & POLLHUP ? -ECANCELED : 0;
-}
-#else
-/* Without F_SETSIG the signal would be SIGIO, which kills too by default. */
-int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group)
-{
-    int fd = lifeline->read_fd;
-    struct pollfd hang_up = {.fd = fd, .events = 0};
-
-    if (fm__sys.fcntl(fd, F_SETOWN, -group) < 0 ||
-        fm__sys.fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK) < 0)
-        return -errno;
-    if (fm__sys.poll(&hang_up, 1, 0) < 0)
-        return -errno;
-    return hang_up.revents & POLLHUP ? -ECANCELED : 0;
-}
 #endif
+    return fm__sys.fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
+{
+    int rc = open_pipe(ret_lifeline);
+
+    if (rc == 0)
+        rc = prepare_signal(ret_lifeline->read_fd);
+    if (rc < 0)
+        fm__lifeline_close(ret_lifeline);
+    return rc;
+}
+
+static int set_owner(int fd, int group)
+{
+#ifdef __linux__
+    return fm__sys.fcntl_own(fd, F_SETOWN, -group);
+#else
+    return fm__sys.fcntl(fd, F_SETOWN, -group);
+#endif
+}
+
+int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group)
+{
+    struct pollfd hang_up = {.fd = lifeline->read_fd, .events = 0};
+
+    /* The parent may die before the kernel knows whom to kill. */
+    if (set_owner(lifeline->read_fd, group) < 0 ||
+        fm__sys.poll(&hang_up, 1, 0) < 0)
+        return -errno;
+    return hang_up.revents & POLLHUP ? -ECANCELED : 0;
+}
 
 void fm__lifeline_close(struct fm__lifeline *lifeline)
 {
