@@ -5,44 +5,17 @@
 --   lua5.4 bench/calls.lua [ROUNDS]     (bench/run builds what it needs)
 --
 -- Each row alternates its candidates within every round (A B C A B C ...) and
--- gives the median of the rounds' ratios to the first of them.
+-- gives the median and the middle half of the rounds' ratios to the first.
 
 local fork_map = require "fork_map"
 local floor = require "floor"
+local rows = require "rows"
 
-local rounds = tonumber(arg[1] or 9)
+local rounds = math.max(7, tonumber(arg[1] or 9))
 
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return n % 2 == 1 and list[n // 2 + 1] or (list[n // 2] + list[n // 2 + 1]) / 2
-end
-
----One row: candidates are {name, function(n)}; `n` calls per round each.
-local function row(title, n, candidates)
-  local ratios = {}
-  for i = 1, #candidates do
-    candidates[i][2](math.max(1, n // 10)) -- warm
-    ratios[i] = {}
-  end
-  for r = 1, rounds do
-    local times = {}
-    for i, candidate in ipairs(candidates) do
-      local t = floor.now()
-      candidate[2](n)
-      times[i] = floor.now() - t
-    end
-    for i = 1, #candidates do
-      ratios[i][r] = times[i] / times[1]
-    end
-  end
-  io.write(title, "\n")
-  for i, candidate in ipairs(candidates) do
-    local list = ratios[i]
-    local mid = median(list)
-    io.write(("  %-34s %6.2f   (%.2f to %.2f)\n"):format(candidate[1], mid, list[1], list[#list]))
-  end
-end
+-- A single call takes so little that other work on the machine shows in every
+-- turn of many: short turns and many rounds leave it out.
+local CALLS, CALL_ROUNDS = 40, 5 * rounds
 
 local function times_ten(i)
   return {x = i * 10}
@@ -78,7 +51,7 @@ local function through(view)
   end
 end
 
-row("W1, one call that returns a small table, small host", 500, {
+rows.row("W1, one call that returns a small table, small host", CALL_ROUNDS, CALLS, {
   {"minimal Lua+C fork", minimal},
   {"raw C fork", raw},
   {"fork_map", engine},
@@ -111,7 +84,7 @@ local function returns(view, value)
   end
 end
 
-row("a 64 MB string as result", 1, {
+rows.row("a 64 MB string as result", rounds, 1, {
   {"raw C fork, pipe, lua_pushlstring", function(n)
     for _ = 1, n do
       assert(#floor.text(text) == #text)
@@ -123,40 +96,49 @@ row("a 64 MB string as result", 1, {
 })
 text = nil -- luacheck: ignore 311
 
-row("100,000 doubles as result", 5, {
+rows.row("100,000 doubles as result", rounds, 5, {
   {"copied once in this process", in_process(doubles)},
   {"fork_map", returns(fork_map, doubles)},
   {"fork_map, codec = \"lua\"", returns(binary, doubles)},
 })
 doubles = nil -- luacheck: ignore 311
 
-for _, megabytes in ipairs {200, 1000} do
-  local heap = {} -- luacheck: ignore 241
-  for i = 1, megabytes * 8192 do
-    heap[i] = {i} -- about 128 bytes with its slot
+floor.open(1000)
+rows.row("W1 with 1,000 inherited descriptors", CALL_ROUNDS, CALLS, {
+  {"minimal Lua+C fork", minimal},
+  {"raw C fork", raw},
+  {"fork_map", engine},
+  {"fork_map, keep_fds = {}", through(strict)},
+})
+
+---A heap of small tables of about so many megabytes.
+local function fill(megabytes)
+  local heap = {}
+  collectgarbage()
+  local want = collectgarbage "count" + megabytes * 1024
+  while collectgarbage "count" < want do
+    for _ = 1, 10000 do
+      heap[#heap + 1] = {#heap}
+    end
   end
-  row(("W1 in a host of %d MB of small tables"):format(collectgarbage "count" // 1024), 5, {
+  return heap
+end
+
+for _, megabytes in ipairs {200, 1000} do
+  local heap = fill(megabytes)
+  rows.row(("W1 in a host of %d MB of small tables"):format(megabytes), rounds, 5, {
     {"minimal Lua+C fork", minimal},
     {"raw C fork", raw},
     {"fork_map", engine},
   })
   if megabytes == 1000 then
     local report = fork_map.prepare()
-    io.write(("  one fork after prepare(), of before    %.3f\n"):format(
+    io.write(("  %-34s %6.2f\n"):format("one fork after prepare(), of before",
       report.after / report.before))
-    row("W1 in the same host after prepare()", 20, {
+    rows.row("W1 in the same host after prepare()", rounds, 5, {
       {"minimal Lua+C fork", minimal},
       {"fork_map", engine},
     })
   end
-  heap = nil -- luacheck: ignore 311
-  collectgarbage()
+  assert(#heap > 0)
 end
-
-floor.open(1000)
-row("W1 with 1,000 inherited descriptors", 200, {
-  {"minimal Lua+C fork", minimal},
-  {"raw C fork", raw},
-  {"fork_map", engine},
-  {"fork_map, keep_fds = {}", through(strict)},
-})

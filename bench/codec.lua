@@ -13,16 +13,11 @@
 local cjson = require "cjson"
 local core = require "fork_map.core"
 
+local median = require "rows".median
 local rounds = math.max(7, tonumber(arg[1] or 9))
 
 ---CPU seconds of lua-cjson that a candidate's turn is made to take about.
 local TURN = 0.02
-
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return n % 2 == 1 and list[n // 2 + 1] or (list[n // 2] + list[n // 2 + 1]) / 2
-end
 
 -- ---------------------------------------------------------------- candidates
 

@@ -13,14 +13,8 @@
 
 local fork_map = require "fork_map"
 local floor = require "floor"
-
+local median = require "rows".median
 local rounds = math.max(7, tonumber(arg[1] or 15))
-
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return n % 2 == 1 and list[n // 2 + 1] or (list[n // 2] + list[n // 2 + 1]) / 2
-end
 
 ---Iterations that take about 0.3 s of CPU time here.
 local iterations = 1000000
