@@ -138,6 +138,7 @@ void fmL_read_begin(struct fmL_reader *r, lua_State *L, bool keeps_keys)
 {
     r->L = L;
     r->base = keeps_keys ? FML_SLOTS + FM__BINARY_SLOTS - 1 : FML_REFERENCES;
-    luaL_checkstack(L, r->base + LUA_MINSTACK, NULL);
+    if (keeps_keys) /* else what a C function may count on is enough */
+        luaL_checkstack(L, r->base + LUA_MINSTACK, NULL);
     lua_settop(L, r->base);
 }

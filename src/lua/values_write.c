@@ -19,16 +19,14 @@ void fmL_writer_init(struct fmL_writer *w, lua_State *L, struct fm__sink *sink)
 {
     struct fmL_seen *seen = &w->seen;
 
-    lua_pushnil(L);
-    lua_pushnil(L);
     w->L = L;
     w->sink = sink;
-    w->base = lua_gettop(L);
+    w->base = lua_gettop(L) + FML_WRITER_SLOTS;
+    lua_settop(L, w->base);
     w->levels = w->first;
     w->reason = NULL;
     w->unfit = false;
     w->depth = 0;
-    memset(seen->first_slots, 0, sizeof seen->first_slots);
     seen->tables = seen->first_tables;
     seen->slots = seen->first_slots;
     seen->mask = FML_SEEN_FIRST - 1;
@@ -216,8 +214,11 @@ static void seen_grow(struct fmL_writer *w)
 bool fmL_seen_add(struct fmL_writer *w, const void *table, size_t *ret_index)
 {
     struct fmL_seen *seen = &w->seen;
-    uint32_t *slot = seen_slot(seen, table);
+    uint32_t *slot;
 
+    if (seen->n == 0)
+        memset(seen->first_slots, 0, sizeof seen->first_slots);
+    slot = seen_slot(seen, table);
     if (*slot != 0) {
         *ret_index = *slot - 1;
         return false;

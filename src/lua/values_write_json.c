@@ -247,7 +247,8 @@ int fmL_write_json(struct fmL_writer *w, int first, int n, bool shared,
     int rc = 0;
 
     for (*ret_i = 0; *ret_i < n && rc == 0; ++*ret_i) {
-        lua_settop(w->L, w->base);
+        if (*ret_i > 0)
+            lua_settop(w->L, w->base);
         lua_pushvalue(w->L, first + *ret_i);
         if (!lua_isnil(w->L, -1))
             rc = write_tree(w, shared);

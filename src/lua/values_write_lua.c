@@ -387,7 +387,8 @@ int fmL_write_lua(struct fmL_writer *w, int first, int n, int *ret_i)
     s.filled = 0;
     rc = fm__binary_write_begin(w->sink, (size_t)n);
     for (*ret_i = 0; *ret_i < n && rc == 0; ++*ret_i) {
-        lua_settop(w->L, w->base);
+        if (*ret_i > 0)
+            lua_settop(w->L, w->base);
         lua_pushvalue(w->L, first + *ret_i);
         rc = write_tree(&s);
         if (rc < 0)
