@@ -68,7 +68,7 @@ describe("fork_map.Error of kind limit", function()
     end)
     assert.equal("limit", err.kind)
     assert.equal("cpu", err.limit)
-    assert.is_true(took < 2)
+    assert.is_true(took < 5)
   end)
 
   it("is the limit of file size", function()

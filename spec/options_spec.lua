@@ -217,7 +217,7 @@ describe("options", function()
       assert.equal(3, (count_attempts({ retries = 2, retry_on = { "error" } }, error)))
       assert.equal(1, (count_attempts({ retries = 2, retry_on = { "error" } }, sys.abort)))
       assert.equal(2, (count_attempts(
-        { retries = 1, retry_on = { "timeout" }, timeout = 0.02, grace = 0 },
+        { retries = 1, retry_on = { "timeout" }, timeout = 0.2, grace = 0 },
         function() sys.sleep(20) end)))
     end)
 

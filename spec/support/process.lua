@@ -36,12 +36,12 @@ function M.state(pid)
 end
 
 ---Wait for `condition` to hold: for things that the kernel does soon but not at
----once.  Fails after two seconds.
+---once.  Fails after ten seconds.
 function M.eventually(condition, what)
-  local deadline = sys.now() + 2
+  local deadline = sys.now() + 10
   while not condition() do
     if sys.now() > deadline then
-      error("not within two seconds: " .. what, 2)
+      error("not within ten seconds: " .. what, 2)
     end
     sys.sleep(0.001)
   end
