@@ -31,9 +31,8 @@ static struct rlimit limit_in_child(const struct fm_job_opts *opts,
 
 TEST(a_limit_does_not_loosen_what_the_host_stands_under)
 {
-    struct fm_job_opts opts = {.limits = {.files = 900,
-                                          .file_size = 1 << 20,
-                                          .cpu_ns = 100 * 1000 * MS}};
+    struct fm_job_opts opts = {
+        .limits = {.files = 900, .file_size = 1 << 20, .cpu_ns = 100000 * MS}};
     const struct rlimit few = {64, 500}, small = {1000, RLIM_INFINITY},
                         brief = {50, 60};
     struct rlimit got;

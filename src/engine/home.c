@@ -120,18 +120,18 @@ void fm__channel_drop_idle(fm_engine *engine)
 
 static int grow_slots(fm_engine *engine)
 {
-    unsigned n = engine->n_slots;
+    size_t n = engine->n_slots;
     bool is_home = engine->slots == engine->home_slots;
-    fm_future **slots =
-        fm__sys.realloc(is_home ? NULL : engine->slots, 2 * n * sizeof *slots);
+    fm_future **slots = fm__sys.realloc(is_home ? NULL : engine->slots,
+                                        2 * n * sizeof(fm_future *));
 
     if (!slots)
         return -ENOMEM;
     if (is_home)
         memcpy(slots, engine->home_slots, sizeof engine->home_slots);
-    memset(slots + n, 0, n * sizeof *slots);
+    memset(slots + n, 0, n * sizeof(fm_future *));
     engine->slots = slots;
-    engine->n_slots = 2 * n;
+    engine->n_slots *= 2;
     return 0;
 }
 
