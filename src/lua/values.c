@@ -65,6 +65,33 @@ static int encode_own(struct fmL_writer *w, int first, int n,
     return encode_lua(w, first, n, ret_i);
 }
 
+/* One string, as fmL_write_lua() and fmL_write_json() write it.  Those have to
+ * be made ready, which costs more than a short string.  FM_EENCODE when it is
+ * not as JSON has it. */
+static int encode_string(const char *s, size_t len, bool is_json,
+                         struct fm__sink *sink)
+{
+    int rc = sink->restart(sink, is_json ? FM__FORMAT_JSON : FM__FORMAT_LUA);
+
+    if (rc == 0 && is_json)
+        rc = fm__json_write_string(sink, s, len);
+    if (rc == 0 && is_json)
+        return fm__sink_write(sink, "\n", 1);
+    if (rc == 0)
+        rc = fm__binary_write_begin(sink, 1);
+    if (rc == 0)
+        rc = fm__binary_write_string(sink, s, len);
+    return rc < 0 ? rc : fm__binary_write_end(sink, 0);
+}
+
+/* Own formats of a single string only. */
+static bool is_single_string(lua_State *L, int first, int n,
+                             enum fmL_codec_kind kind)
+{
+    return n == 1 && lua_type(L, first) == LUA_TSTRING &&
+           (kind <= FML_CODEC_JSON || kind == FML_CODEC_LUA);
+}
+
 int fmL_encode(lua_State *L, int first, int n, const struct fmL_codec *codec,
                struct fm__sink *sink, const char *root)
 {
@@ -72,6 +99,14 @@ int fmL_encode(lua_State *L, int first, int n, const struct fmL_codec *codec,
     int rc, i = 0;
 
     luaL_checkstack(L, LUA_MINSTACK, NULL);
+    if (is_single_string(L, first, n, codec->kind)) {
+        size_t len;
+        const char *s = lua_tolstring(L, first, &len);
+
+        rc = encode_string(s, len, codec->kind != FML_CODEC_LUA, sink);
+        if (rc != FM_EENCODE)
+            return rc;
+    }
     if (codec->kind == FML_CODEC_CJSON)
         return fmL_encode_cjson(L, first, n, codec, sink, root);
     if (codec->kind == FML_CODEC_PAIR)
