@@ -140,7 +140,8 @@ FM_API int fm_engine_new(const struct fm_engine_opts *opts,
  *
  * Blocks for the longest `grace` among the running jobs plus 0.5 s at most; a
  * child that the kernel cannot kill is reported through on_warning and left.
- * Futures that the caller still references stay readable.
+ * Futures that the caller still references stay readable.  Inside a callback
+ * it takes effect when the call that runs the callback ends.
  */
 FM_API void fm_engine_free(fm_engine *engine);
 
