@@ -53,10 +53,12 @@ function core.options(opts) end
 ---@return fork_map.core.Future
 function core.future(engine, options, is_local) end
 
----Start it.  Raises a fork_map.Error of kind "closed" or "spawn".
+---Start it, and with `is_local` wait as wait() does.  Raises a fork_map.Error of kind
+---"closed" or "spawn".
 ---@param future fork_map.core.Future
 ---@param fn function
 ---@param ... any
+---@return boolean settled
 function core.start(future, fn, ...) end
 
 ---Step the future's engine once, unless it has settled.

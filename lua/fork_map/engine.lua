@@ -40,8 +40,10 @@ local REFUSALS = {
 -- on the future being the newest variable that is to be closed (src/lua/leave.h).
 local function run(engine, prepared, fn, ...)
   local future <close> = new_future(engine.core, prepared, true)
-  start(future, fn, ...)
-  while not wait(future) do end
+  local is_settled = start(future, fn, ...)
+  while not is_settled do
+    is_settled = wait(future)
+  end
   return result(future)
 end
 

@@ -74,13 +74,30 @@ static void leave(const struct fmL_future *handle, lua_State *previous)
     fmL_leave(handle->engine, previous);
 }
 
-/* start(future, fn, ...) */
+/* Wait once; the engine has been entered. */
+static int wait_once(const struct fmL_future *handle)
+{
+    return fm_engine_step(handle->engine->engine, WAIT_NS);
+}
+
+/* Return what wait() returns, after wait_once() returned `rc`. */
+static int end_wait(lua_State *L, const struct fmL_future *handle, int rc)
+{
+    lua_pushboolean(L, is_settled(handle));
+    if (rc < 0 && rc != -EINTR && !lua_toboolean(L, -1))
+        return luaL_error(L, "fork_map cannot wait: %s", fm_strerror(rc));
+    return 1;
+}
+
+/* start(future, fn, ...) -> false; with `is_local` as wait(): between fork and
+ * wait nothing of Lua is written then, and no page copied for it while the
+ * child has it too. */
 static int l_start(lua_State *L)
 {
     struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
     struct fmL_call *call;
     lua_State *previous;
-    int rc;
+    int rc, waited = 0;
 
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_argcheck(L, handle->future == NULL, 1, "started before");
@@ -94,9 +111,11 @@ static int l_start(lua_State *L)
     call = fmL_call_take(L, handle->engine);
     previous = enter(L, handle);
     rc = fmL_call_start(L, call, 2, 3, &handle->future);
+    if (rc >= 0 && handle->is_local && !is_settled(handle))
+        waited = wait_once(handle);
     leave(handle, previous);
     if (rc >= 0)
-        return 0;
+        return end_wait(L, handle, waited);
     fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
                      fm_strerror(rc));
     return lua_error(L);
@@ -116,13 +135,10 @@ static int l_wait(lua_State *L)
 
         luaL_checkstack(L, LUA_MINSTACK, NULL);
         previous = enter(L, handle);
-        rc = fm_engine_step(handle->engine->engine, WAIT_NS);
+        rc = wait_once(handle);
         leave(handle, previous);
     }
-    lua_pushboolean(L, is_settled(handle));
-    if (rc < 0 && rc != -EINTR && !lua_toboolean(L, -1))
-        return luaL_error(L, "fork_map cannot wait: %s", fm_strerror(rc));
-    return 1;
+    return end_wait(L, handle, rc);
 }
 
 /* settled(future) -> boolean */
