@@ -177,7 +177,7 @@ describe("a value on its way to the caller", function()
     end
   end)
 
-  it("that the caller has no memory for is an error of Lua #slow #not-asan", function()
+  it("that the caller has no memory for is an error of Lua #slow #not_asan", function()
     -- The host has the value already, so that the child needs little more.
     local script = [[
       local fork_map = require "fork_map"
