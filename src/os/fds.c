@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "os/forking.h"
 #include "os/sys.h"
 
 struct entry {
@@ -60,7 +61,7 @@ static void after_fork_in_child(void)
     size_t n = 0;
 
     for (size_t i = 0; i < registry.n; i++) {
-        if (!entries[i].keep) {
+        if (!entries[i].keep && entries[i].fd != fm__forking_fd()) {
             fm__fd_bury(entries[i].fd);
             continue;
         }
@@ -83,8 +84,10 @@ int fm__fds_open(void)
                              after_fork_in_child);
     if (rc == 0) {
         registry.hooked = true;
-        rc = fm__bury_open();
+        rc = fm__forking_open();
     }
+    if (rc == 0)
+        rc = fm__bury_open();
     if (rc == 0)
         registry.users++;
     unlock_registry();
@@ -350,7 +353,7 @@ static void mark_bit(int fd, void *ud)
 
 long fm__fds_limit_for(unsigned n)
 {
-    static unsigned char bits[BITS_MAX / 8]; /* one thread in a child */
+    unsigned char bits[BITS_MAX / 8];
     long limit = 0;
     int rc;
 

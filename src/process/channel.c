@@ -57,21 +57,17 @@ void fm__channel_clear(struct fm__channel *channel)
     flight->where[0] = '\0';
 }
 
-int fm__channel_inherit(struct fm__channel *channel, bool inherit)
+struct fm__offer fm__channel_get_offer(const struct fm__channel *channel)
 {
-    fm__fd_keep(channel->lifeline.read_fd, inherit);
-    return fm__memory_inherit(channel->map, channel->map_len, inherit);
-}
-
-/* Its descriptor was kept for this process alone; see fds.h. */
-int fm__channel_claim(struct fm__channel *channel)
-{
-    return fm__memory_inherit(channel->map, channel->map_len, false);
+    return (struct fm__offer){.fd = channel->lifeline.read_fd,
+                              .map = channel->map,
+                              .map_len = channel->map_len};
 }
 
 void fm__channel_close(struct fm__channel *channel)
 {
     fm__lifeline_close(&channel->lifeline);
+    fm__forking_forget(channel->map);
     fm__memory_unshare(channel->map, channel->map_len);
     channel->map = NULL;
 }

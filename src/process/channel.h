@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "os/forking.h"
 #include "process/flight.h"
 #include "process/lifeline.h"
 #include "wire/ring.h"
@@ -39,11 +40,8 @@ int fm__channel_open(struct fm__channel *channel);
 /* Ready for a new child. */
 void fm__channel_clear(struct fm__channel *channel);
 
-/* Parent: let the next forked child have it, or no one. */
-int fm__channel_inherit(struct fm__channel *channel, bool inherit);
-
-/* Child: processes that it starts have no part in it. */
-int fm__channel_claim(struct fm__channel *channel);
+/* What a child gets of it, for fm__forking_begin(). */
+struct fm__offer fm__channel_get_offer(const struct fm__channel *channel);
 
 void fm__channel_close(struct fm__channel *channel);
 

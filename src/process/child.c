@@ -17,6 +17,7 @@
 
 #include "os/clock.h"
 #include "os/fds.h"
+#include "os/forking.h"
 #include "os/signals.h"
 #include "os/sys.h"
 #include "process/lifeline.h"
@@ -233,10 +234,6 @@ static int come_alive(struct fm_child *child, const char **ret_step)
         rc = fm__lifeline_arm(&child->channel->lifeline, child->pid);
     }
     if (rc == 0) {
-        *ret_step = "channel";
-        rc = fm__channel_claim(child->channel);
-    }
-    if (rc == 0) {
         *ret_step = "gate";
         rc = fm__flight_pass_gate(child->channel->flight, child->parent);
     }
@@ -339,6 +336,8 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     struct fm_child child;
     int rc;
 
+    if (!fm__forking_took())
+        fm__exit_now(1); /* without its channel nobody can be told */
     memset(&child, 0, offsetof(struct fm_child, outbox.bounce));
     child.has_verdict = false;
     child.sample = NULL;
@@ -366,29 +365,35 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     leave(&child, rc < 0);
 }
 
-int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
+/* No handler of the host may run in the child, nor between the fork and the
+ * moment when the child is known. */
+static int fork_masked(const struct fm__launch *launch, pid_t *ret_pid)
 {
     pid_t parent = fm__sys.getpid();
     sigset_t mask;
     pid_t pid;
-    int rc;
+    int rc = fm__signals_block(&mask);
 
-    rc = fm__channel_inherit(launch->channel, true);
     if (rc < 0)
         return rc;
-    /* No handler of the host may run in the child, nor between the fork and
-     * the moment when the child is known. */
-    rc = fm__signals_block(&mask);
-    if (rc == 0) {
-        pid = fm__sys.fork();
-        if (pid == 0)
-            child_main(launch, parent);
-        rc = pid < 0 ? -errno : 0;
-        fm__signals_restore(&mask);
-    }
-    (void)fm__channel_inherit(launch->channel, false);
-    if (rc == 0)
-        *ret_pid = pid;
+    pid = fm__sys.fork();
+    if (pid == 0)
+        child_main(launch, parent);
+    rc = pid < 0 ? -errno : 0;
+    fm__signals_restore(&mask);
+    *ret_pid = pid;
+    return rc;
+}
+
+int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
+{
+    struct fm__offer offer = fm__channel_get_offer(launch->channel);
+    int rc = fm__forking_begin(&offer);
+
+    if (rc < 0)
+        return rc;
+    rc = fork_masked(launch, ret_pid);
+    fm__forking_end();
     return rc;
 }
 
