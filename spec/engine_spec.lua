@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local core = require "fork_map.core"
 local fork_map = require "fork_map"
+local memory = require "specs_memory"
 local process = require "support.process"
 local sys = require "specs_core"
 
@@ -67,6 +68,14 @@ end)
 
 describe("fork_map.new()", function()
   process.guard(before_each, after_each)
+
+  it("is refused in a Lua state whose memory its children would change", function()
+    local text = memory.run_shared([[
+      local _, message = pcall(require("fork_map").new)
+      return message
+    ]], package.path, package.cpath)
+    assert.matches("shared with its children", text, 1, true)
+  end)
 
   it("makes an engine with children and defaults of its own", function()
     local engine <close> = fork_map.new { name = "mine" }

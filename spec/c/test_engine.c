@@ -5,7 +5,38 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <time.h>
+
+#include "os/sys.h"
+
+/* ------------------------------------------------------------- memory */
+
+static void *alloc_shared(size_t alignment, size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    CHECK(p != MAP_FAILED && (uintptr_t)p % alignment == 0);
+    return p;
+}
+
+static void free_shared(void *p)
+{
+    CHECK_INT(munmap(p, 4096), 0);
+}
+
+TEST(an_engine_is_refused_in_memory_that_children_share)
+{
+    fm_engine *engine;
+
+    fm__sys.aligned_alloc = alloc_shared;
+    fm__sys.free = free_shared;
+    CHECK_INT(fm_engine_new(NULL, &engine), FM_ESHARED);
+    fm__sys = fm__sys_real;
+    CHECK_INT(fm_engine_new(NULL, &engine), 0);
+    fm_engine_free(engine);
+}
 
 /* -------------------------------------------------- several at one time */
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What specs of codecs need: Lua states that run out of memory, light userdata,
- * and strings that collide.
+ * What specs of memory and codecs need: Lua states that run out of it or share
+ * it, light userdata, and strings that collide.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -158,6 +159,56 @@ static int l_starve(lua_State *L)
     return 2;
 }
 
+/* ------------------------------------------------------------ shared memory */
+
+#define SHARED_SIZE ((size_t)16 << 20)
+
+struct shared_heap {
+    unsigned char *memory;
+    size_t used;
+};
+
+/* Never gives back: the states that use it are short-lived. */
+static void *shared_alloc(void *ud, void *p, size_t osize, size_t nsize)
+{
+    struct shared_heap *heap = ud;
+    void *q;
+
+    nsize = (nsize + 15) & ~(size_t)15;
+    if (nsize == 0 || heap->used + nsize > SHARED_SIZE)
+        return NULL;
+    q = heap->memory + heap->used;
+    heap->used += nsize;
+    if (p != NULL)
+        memcpy(q, p, osize < nsize ? osize : nsize);
+    return q;
+}
+
+/* run_shared(code, package.path, package.cpath) -> what it returns, as a
+ * string: in a Lua state whose memory is shared with children. */
+static int l_run_shared(lua_State *L)
+{
+    struct shared_heap heap = {NULL, 0};
+    lua_State *shared;
+
+    heap.memory = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (heap.memory == MAP_FAILED)
+        return luaL_error(L, "no shared memory");
+    shared = lua_newstate(shared_alloc, &heap);
+    luaL_openlibs(shared);
+    lua_getglobal(shared, "package");
+    lua_pushstring(shared, luaL_checkstring(L, 2));
+    lua_setfield(shared, -2, "path");
+    lua_pushstring(shared, luaL_checkstring(L, 3));
+    lua_setfield(shared, -2, "cpath");
+    (void)luaL_dostring(shared, luaL_checkstring(L, 1));
+    lua_pushstring(L, luaL_tolstring(shared, -1, NULL));
+    lua_close(shared);
+    (void)munmap(heap.memory, SHARED_SIZE);
+    return 1;
+}
+
 /* --------------------------------------------------------------- collisions */
 
 #define KEY_SIZE 12
@@ -242,6 +293,7 @@ static int l_light(lua_State *L)
 int luaopen_specs_memory(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"starve", l_starve},
+                                         {"run_shared", l_run_shared},
                                          {"colliding_pairs", l_colliding_pairs},
                                          {"light", l_light},
                                          {NULL, NULL}};

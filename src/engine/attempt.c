@@ -75,10 +75,10 @@ static int check_threads(fm_engine *engine)
     if (engine->opts.on_threads == FM_THREADS_IGNORE)
         return 0;
     n = fm__proc_count_threads();
+    if (n != 1 && engine->opts.on_threads == FM_THREADS_REFUSE)
+        return FM_ETHREADS; /* also when it is not known */
     if (n <= 1)
         return 0;
-    if (engine->opts.on_threads == FM_THREADS_REFUSE)
-        return FM_ETHREADS;
     if (!engine->warned_threads) {
         engine->warned_threads = true;
         (void)snprintf(text, sizeof text,
@@ -422,6 +422,15 @@ int64_t fm__attempt_next_time(const fm_future *future)
     return at;
 }
 
+/* The same without the memory for that, when the engine closes and could not
+ * look after the process anyway: with its channel the lifeline goes, which
+ * kills whatever can be killed. */
+static void forsake(fm_future *future)
+{
+    fm__pid_close(&future->pid);
+    fm__channel_give(future->engine, future->channel, false);
+}
+
 /* SIGKILL did not end it: it hangs in the kernel.  Its future settles now, the
  * process is looked after until it can be reaped. */
 static void park(fm_future *future, int64_t now)
@@ -431,23 +440,27 @@ static void park(fm_future *future, int64_t now)
     struct fm__exit_status status;
 
     future->next_at = fm__clock_after(now, PARK_RETRY_NS);
-    if (!parked)
+    if (!parked && !engine->closed)
         return; /* tried again soon */
     fm__engine_warn(engine, "fork_map: a child does not end although it was "
                             "killed; it is left to itself");
     memset(&status, 0, sizeof status);
-    parked->pid = future->pid;
-    parked->channel = future->channel;
-    parked->next = engine->parked;
-    engine->parked = parked;
-    engine->stats.parked++;
     (void)fm__future_enter(future, FM_DRAINING);
     memset(&future->outcome, 0, sizeof future->outcome);
-    future->outcome.pid = parked->pid.pid;
+    future->outcome.pid = future->pid.pid;
     future->outcome.usage.wall_ns = now - future->started_at;
     fm__outcome_decide(future, &status);
     finish_outputs(future);
-    unwatch(engine, fm__pid_fd(&parked->pid));
+    unwatch(engine, fm__pid_fd(&future->pid));
+    if (parked) {
+        parked->pid = future->pid;
+        parked->channel = future->channel;
+        parked->next = engine->parked;
+        engine->parked = parked;
+        engine->stats.parked++;
+    } else {
+        forsake(future);
+    }
     future->pid = (struct fm__pid)FM__PID_INIT;
     future->channel = NULL;
     free_slot(future);

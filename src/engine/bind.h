@@ -37,6 +37,10 @@ bool fm__engine_is_ours(const fm_engine *engine);
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__process_depth(void);
 
+/* 0, or FM_ESHARED when the memory at `p`, of the binding's own allocator, is
+ * shared with children: calls would change the host. */
+int fm__engine_check_memory(const void *p);
+
 /* A pointer of the binding's, kept where a child writes anyway.  Inherited by
  * forked processes; NULL at first. */
 void *fm__process_get_job(void);

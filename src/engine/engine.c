@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "os/clock.h"
 #include "os/fds.h"
+#include "os/memory.h"
 #include "os/proc.h"
 #include "os/sys.h"
 #include "process/child.h"
@@ -135,7 +136,9 @@ int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
     engine->bell = (struct fm__bell)FM__BELL_INIT;
     engine->poller = (struct fm__poller)FM__POLLER_INIT;
     engine->null_fd = -1;
-    rc = fm__fds_open();
+    rc = fm__engine_check_memory(engine);
+    if (rc == 0)
+        rc = fm__fds_open();
     if (rc < 0) {
         fm__sys.free(engine);
         return rc;
@@ -484,6 +487,11 @@ int64_t fm_engine_timeout(fm_engine *engine)
 }
 
 /* -------------------------------------------------------- for the binding */
+
+int fm__engine_check_memory(const void *p)
+{
+    return fm__memory_is_shared(p) ? FM_ESHARED : 0;
+}
 
 struct fm__sink *fm__child_sink(fm_child *child)
 {

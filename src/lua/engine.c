@@ -199,7 +199,9 @@ static int l_engine_new(lua_State *L)
     box->idle = fmL_call_take(L, box);
 
     previous = fmL_enter(L, box);
-    rc = fm_engine_new(&opts, &box->engine);
+    rc = fm__engine_check_memory(box);
+    if (rc == 0)
+        rc = fm_engine_new(&opts, &box->engine);
     if (rc >= 0)
         rc = fmL_hooks_attach(box);
     fmL_leave(box, previous);

@@ -98,36 +98,18 @@ uint64_t fm__memory_data_size(void)
     return line ? strtoull(line + 7, NULL, 10) * 1024 : 0;
 }
 
-/* One line of /proc/self/maps: collapse it if it is private, writable and
- * belongs to no file. */
-static uint64_t collapse_line(const char *line)
-{
-    char *rest;
-    uintptr_t from = strtoull(line, &rest, 16);
-    uintptr_t to = *rest == '-' ? strtoull(rest + 1, &rest, 16) : 0;
-
-    if (strncmp(rest, " rw-p ", 6) != 0 || !strstr(rest, " 00:00 0"))
-        return 0;
-    if (strchr(rest, '[') && !strstr(rest, "[heap]"))
-        return 0; /* stack, vdso */
-    from = (from + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
-    to &= ~(uintptr_t)(HUGE_PAGE - 1);
-    if (to <= from ||
-        fm__sys.madvise((void *)from, to - from, MADV_COLLAPSE) < 0)
-        return 0;
-    return to - from;
-}
-
-uint64_t fm__memory_collapse(void)
+/* Look at each line of /proc/self/maps, without its end, until `visit` returns
+ * false. */
+static void each_mapping(bool (*visit)(const char *line, void *ud), void *ud)
 {
     char data[8192];
     size_t have = 0;
-    uint64_t bytes = 0;
+    bool more = true;
     int fd = fm__sys.open("/proc/self/maps", O_RDONLY, 0);
 
     if (fd < 0)
-        return 0;
-    for (;;) {
+        return;
+    while (more) {
         ssize_t n = fm__sys.read(fd, data + have, sizeof data - 1 - have);
         char *line = data, *end;
 
@@ -137,9 +119,9 @@ uint64_t fm__memory_collapse(void)
             break;
         have += (size_t)n;
         data[have] = '\0';
-        while ((end = strchr(line, '\n')) != NULL) {
+        while (more && (end = strchr(line, '\n')) != NULL) {
             *end = '\0';
-            bytes += collapse_line(line);
+            more = visit(line, ud);
             line = end + 1;
         }
         have -= (size_t)(line - data);
@@ -148,5 +130,72 @@ uint64_t fm__memory_collapse(void)
         memmove(data, line, have);
     }
     (void)fm__sys.close(fd);
+}
+
+struct mapping {
+    uintptr_t from, to;
+    const char *rest; /* " rw-p 00000000 00:00 0 ..." */
+};
+
+static struct mapping parse_mapping(const char *line)
+{
+    struct mapping mapping;
+    char *rest;
+
+    mapping.from = strtoull(line, &rest, 16);
+    mapping.to = *rest == '-' ? strtoull(rest + 1, &rest, 16) : 0;
+    mapping.rest = rest;
+    return mapping;
+}
+
+struct question {
+    uintptr_t address;
+    bool is_shared;
+};
+
+static bool ask_shared(const char *line, void *ud)
+{
+    struct question *question = ud;
+    struct mapping mapping = parse_mapping(line);
+
+    if (question->address < mapping.from || question->address >= mapping.to)
+        return true;
+    question->is_shared = strlen(mapping.rest) > 4 && mapping.rest[4] == 's';
+    return false;
+}
+
+bool fm__memory_is_shared(const void *p)
+{
+    struct question question = {.address = (uintptr_t)p, .is_shared = false};
+
+    each_mapping(ask_shared, &question);
+    return question.is_shared;
+}
+
+/* Collapse a mapping that is private, writable and belongs to no file. */
+static bool collapse_line(const char *line, void *ud)
+{
+    struct mapping mapping = parse_mapping(line);
+    uintptr_t from =
+        (mapping.from + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
+    uintptr_t to = mapping.to & ~(uintptr_t)(HUGE_PAGE - 1);
+    uint64_t *bytes = ud;
+
+    if (strncmp(mapping.rest, " rw-p ", 6) != 0 ||
+        !strstr(mapping.rest, " 00:00 0"))
+        return true;
+    if (strchr(mapping.rest, '[') && !strstr(mapping.rest, "[heap]"))
+        return true; /* stack, vdso */
+    if (to > from &&
+        fm__sys.madvise((void *)from, to - from, MADV_COLLAPSE) == 0)
+        *bytes += to - from;
+    return true;
+}
+
+uint64_t fm__memory_collapse(void)
+{
+    uint64_t bytes = 0;
+
+    each_mapping(collapse_line, &bytes);
     return bytes;
 }

@@ -23,6 +23,10 @@ void fm__memory_unshare(void *p, size_t len);
  * no memory, the old block is then untouched. */
 void *fm__bulk_resize(void *p, size_t old_len, size_t len);
 
+/* Memory that a fork does not copy: what a child writes there, its parent and
+ * its siblings see.  False where the kernel does not tell. */
+bool fm__memory_is_shared(const void *p);
+
 /* Ask the kernel to collapse private anonymous memory into huge pages.
  * Returns the bytes that it did. */
 uint64_t fm__memory_collapse(void);
