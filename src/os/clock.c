@@ -2,7 +2,10 @@
 /* Monotonic time: the host may set its wall clock as it likes. */
 #include "os/clock.h"
 
+#include <errno.h>
 #include <limits.h>
+#include <signal.h>
+#include <string.h>
 
 #include "os/sys.h"
 
@@ -38,4 +41,22 @@ int fm__clock_poll_ms(int64_t ns)
         return -1;
     ms = ns / FM__NS_PER_MS + (ns % FM__NS_PER_MS != 0);
     return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+int fm__clock_arm(clockid_t clock, int sig, int64_t first, int64_t every)
+{
+    struct itimerspec spec;
+    struct sigevent event;
+    timer_t timer;
+
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = sig;
+    memset(&spec, 0, sizeof spec);
+    spec.it_value = fm__clock_spec(first > 0 ? first : 1);
+    spec.it_interval = fm__clock_spec(every);
+    if (fm__sys.timer_create(clock, &event, &timer) < 0 ||
+        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+        return -errno;
+    return 0;
 }

@@ -23,4 +23,9 @@ struct timespec fm__clock_spec(int64_t ns);
  * -1 for FM__NEVER or a negative value. */
 int fm__clock_poll_ms(int64_t ns);
 
+/* A timer of this process that sends `sig` after `first` ns by `clock`, and
+ * then every `every` ns if that is not 0, as long as the process lives.
+ * Returns 0 or -errno. */
+int fm__clock_arm(clockid_t clock, int sig, int64_t first, int64_t every);
+
 #endif

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "os/forking.h"
+#include "os/proc.h"
 #include "os/sys.h"
 
 struct entry {
@@ -79,12 +80,12 @@ int fm__fds_open(void)
     int rc = 0;
 
     lock_registry();
-    if (!registry.hooked)
-        rc = -pthread_atfork(lock_registry, unlock_registry,
-                             after_fork_in_child);
-    if (rc == 0) {
-        registry.hooked = true;
+    if (!registry.hooked) {
         rc = fm__forking_open();
+        if (rc == 0)
+            rc = -pthread_atfork(lock_registry, unlock_registry,
+                                 after_fork_in_child);
+        registry.hooked = rc == 0;
     }
     if (rc == 0)
         rc = fm__bury_open();
@@ -372,74 +373,13 @@ long fm__fds_limit_for(unsigned n)
     return limit + (long)n;
 }
 
-#ifdef __linux__
-
-/* The kernel's directory entry; glibc exports none for getdents64(). */
-struct linux_dirent {
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
-
-static int visit_entries(const char *data, long len, int skip,
-                         void (*visit)(int fd, void *ud), void *ud)
-{
-    for (long at = 0; at < len;) {
-        const struct linux_dirent *entry = (const void *)(data + at);
-        int fd;
-
-        if (entry->length == 0)
-            return -EIO;
-        at += entry->length;
-        if (entry->name[0] < '0' || entry->name[0] > '9')
-            continue;
-        fd = (int)strtol(entry->name, NULL, 10);
-        if (fd != skip)
-            visit(fd, ud);
-    }
-    return 0;
-}
-
-static int each_fd_listed(void (*visit)(int fd, void *ud), void *ud)
-{
-    _Alignas(8) char data[8192];
-    int dir = fm__sys.open("/proc/self/fd", O_RDONLY | O_DIRECTORY, 0);
-    int rc = 0;
-
-    if (dir < 0)
-        return -errno;
-    for (;;) {
-        long len = fm__sys.getdents64(dir, data, sizeof data);
-
-        if (len <= 0) {
-            rc = len < 0 ? -errno : 0;
-            break;
-        }
-        rc = visit_entries(data, len, dir, visit, ud);
-        if (rc < 0)
-            break;
-    }
-    (void)fm__sys.close(dir);
-    return rc;
-}
-#else
-static int each_fd_listed(void (*visit)(int fd, void *ud), void *ud)
-{
-    (void)visit;
-    (void)ud;
-    return -ENOSYS;
-}
-#endif
-
 /* Where the list cannot be read (no /proc, no descriptor left): try every
  * number that the limit allows. */
 static int each_fd(void (*visit)(int fd, void *ud), void *ud)
 {
     struct rlimit limit;
 
-    if (each_fd_listed(visit, ud) == 0)
+    if (fm__proc_each_number("/proc/self/fd", true, visit, ud) == 0)
         return 0;
     if (fm__sys.getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return -errno;

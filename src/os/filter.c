@@ -69,61 +69,34 @@ int fm__filter_deny_fork(void)
 }
 #endif
 
-#ifdef __linux__
-
-/* The kernel's directory entry; see fds.c. */
-struct linux_dirent {
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
+/* The threads of one user's processes. */
+struct census {
+    uid_t user;
+    long tasks;
 };
 
-/* How many threads of process `pid` count as `user`'s.  The owner of its files
- * in /proc would not tell: those of a process that has changed its user belong
- * to root. */
-static long threads_of(const char *pid, uid_t user)
+/* The owner of a process's files in /proc would not tell whose it is: those of
+ * one that has changed its user belong to root. */
+static void count_threads(int pid, void *ud)
 {
+    struct census *census = ud;
     char path[64], data[4096];
     const char *line;
 
-    (void)snprintf(path, sizeof path, "/proc/%.20s/status", pid);
+    (void)snprintf(path, sizeof path, "/proc/%d/status", pid);
     if (fm__proc_read(path, data, sizeof data) <= 0)
-        return 0;
+        return;
     line = strstr(data, "\nUid:");
-    if (!line || (uid_t)strtoul(line + 5, NULL, 10) != user)
-        return 0;
+    if (!line || (uid_t)strtoul(line + 5, NULL, 10) != census->user)
+        return;
     line = strstr(line, "\nThreads:");
-    return line ? strtol(line + 9, NULL, 10) : 1;
+    census->tasks += line ? strtol(line + 9, NULL, 10) : 1;
 }
 
 long fm__filter_count_tasks(void)
 {
-    _Alignas(8) char data[8192];
-    int dir = fm__sys.open("/proc", O_RDONLY | O_DIRECTORY, 0);
-    uid_t user = getuid();
-    long tasks = 0, len;
+    struct census census = {.user = getuid(), .tasks = 0};
+    int rc = fm__proc_each_number("/proc", false, count_threads, &census);
 
-    if (dir < 0)
-        return -errno;
-    while ((len = fm__sys.getdents64(dir, data, sizeof data)) > 0) {
-        for (long at = 0; at < len;) {
-            const struct linux_dirent *entry = (const void *)(data + at);
-
-            if (entry->length == 0)
-                break;
-            at += entry->length;
-            if (entry->name[0] >= '1' && entry->name[0] <= '9')
-                tasks += threads_of(entry->name, user);
-        }
-    }
-    (void)fm__sys.close(dir);
-    return tasks;
+    return rc < 0 ? rc : census.tasks;
 }
-#else
-long fm__filter_count_tasks(void)
-{
-    return -ENOSYS;
-}
-#endif

@@ -8,7 +8,9 @@
 #include "os/memory.h"
 
 /* `turn` is held from _begin to _end, `lock` to look at the rest, and by every
- * fork from its beginning to its end. */
+ * fork from its beginning to its end.  Who holds both this and the registry's
+ * lock took that one first, as every fork does: handlers that run before a fork
+ * do so in the reverse order of their registration. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool hooked;
@@ -68,13 +70,11 @@ int fm__forking_open(void)
 {
     int rc = 0;
 
-    (void)pthread_mutex_lock(&lock);
     if (!hooked)
         rc = -pthread_atfork(before_fork, after_fork_in_parent,
                              after_fork_in_child);
     if (rc == 0)
         hooked = true;
-    (void)pthread_mutex_unlock(&lock);
     return rc;
 }
 

@@ -20,7 +20,8 @@ struct fm__offer {
     size_t map_len;
 };
 
-/* Watch the forks of this process; once, after os/fds.c does.  0 or -errno. */
+/* Watch the forks of this process.  Called with the lock of os/fds.c, before
+ * that watches them too.  0 or -errno. */
 int fm__forking_open(void);
 
 /* Offer until _end what the next fork of this thread gives to its child.

@@ -42,6 +42,69 @@ ssize_t fm__proc_read(const char *path, char *data, size_t size)
     return (ssize_t)len;
 }
 
+#ifdef __linux__
+
+/* The kernel's directory entry; libc exports none for getdents64(). */
+struct linux_dirent {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+static int visit_entries(const char *data, long len, int omitted,
+                         void (*visit)(int number, void *ud), void *ud)
+{
+    for (long at = 0; at < len;) {
+        const struct linux_dirent *entry = (const void *)(data + at);
+        int number;
+
+        if (entry->length == 0)
+            return -EIO;
+        at += entry->length;
+        if (entry->name[0] < '0' || entry->name[0] > '9')
+            continue;
+        number = (int)strtol(entry->name, NULL, 10);
+        if (number != omitted)
+            visit(number, ud);
+    }
+    return 0;
+}
+
+int fm__proc_each_number(const char *path, bool omits_own,
+                         void (*visit)(int number, void *ud), void *ud)
+{
+    _Alignas(8) char data[8192];
+    int dir = fm__sys.open(path, O_RDONLY | O_DIRECTORY, 0);
+    int rc = dir < 0 ? -errno : 0;
+
+    if (dir < 0)
+        return rc;
+    while (rc == 0) {
+        long len = fm__sys.getdents64(dir, data, sizeof data);
+
+        if (len <= 0) {
+            rc = len < 0 ? -errno : 0;
+            break;
+        }
+        rc = visit_entries(data, len, omits_own ? dir : -1, visit, ud);
+    }
+    (void)fm__sys.close(dir);
+    return rc;
+}
+#else
+int fm__proc_each_number(const char *path, bool omits_own,
+                         void (*visit)(int number, void *ud), void *ud)
+{
+    (void)path;
+    (void)omits_own;
+    (void)visit;
+    (void)ud;
+    return -ENOSYS;
+}
+#endif
+
 bool fm__proc_is_single_threaded(void)
 {
     return IS_SINGLE_THREADED;

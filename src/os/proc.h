@@ -12,6 +12,12 @@
  * Async-signal-safe. */
 ssize_t fm__proc_read(const char *path, char *data, size_t size);
 
+/* Visit the entries of a directory whose names are numbers; with `omits_own`
+ * not that of the descriptor which it is read by.  Returns 0 or -errno, also
+ * where directories cannot be read without memory.  Async-signal-safe. */
+int fm__proc_each_number(const char *path, bool omits_own,
+                         void (*visit)(int number, void *ud), void *ud);
+
 /* The C library knows that this process never had another thread. */
 bool fm__proc_is_single_threaded(void);
 

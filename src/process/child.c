@@ -184,25 +184,16 @@ static void on_sample_signal(int sig)
  * many timers (RLIMIT_SIGPENDING). */
 static int start_ticks(struct fm_child *child)
 {
-    struct itimerspec spec;
     struct sigaction action;
-    struct sigevent event;
-    timer_t timer;
 
     memset(&action, 0, sizeof action);
     action.sa_handler = on_sample_signal;
     action.sa_flags = SA_RESTART;
-    memset(&event, 0, sizeof event);
-    event.sigev_notify = SIGEV_SIGNAL;
-    event.sigev_signo = SAMPLE_SIGNAL;
-    memset(&spec, 0, sizeof spec);
-    spec.it_value = fm__clock_spec(SAMPLE_FIRST_NS);
-    spec.it_interval = fm__clock_spec(SAMPLE_EVERY_NS);
     if (fm__sys.sigaction(SAMPLE_SIGNAL, &action, NULL) < 0)
         return -errno;
     atomic_store(&child->channel->flight->sampler, SAMPLE_SIGNAL);
-    if (fm__sys.timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
-        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
+    if (fm__clock_arm(CLOCK_PROCESS_CPUTIME_ID, SAMPLE_SIGNAL, SAMPLE_FIRST_NS,
+                      SAMPLE_EVERY_NS) < 0)
         raise_oom_score(); /* no tick will */
     return 0;
 }

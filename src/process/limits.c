@@ -50,30 +50,12 @@ static int limit_memory(uint64_t bytes)
     return set_limit(RLIMIT_DATA, most, most);
 }
 
-/* A timer of this process that sends `sig` after `ns`. */
-static int arm_timer(clockid_t clock, int64_t ns, int sig)
-{
-    struct itimerspec spec;
-    struct sigevent event;
-    timer_t timer;
-
-    memset(&event, 0, sizeof event);
-    event.sigev_notify = SIGEV_SIGNAL;
-    event.sigev_signo = sig;
-    memset(&spec, 0, sizeof spec);
-    spec.it_value = fm__clock_spec(ns > 0 ? ns : 1);
-    if (fm__sys.timer_create(clock, &event, &timer) < 0 ||
-        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
-        return -errno;
-    return 0;
-}
-
 /* The timer is exact, the rlimit holds for a child that ignores SIGXCPU. */
 static int limit_cpu(uint64_t ns)
 {
     rlim_t seconds = (rlim_t)(ns / (uint64_t)FM__NS_PER_S) + 2;
     int64_t most = ns < INT64_MAX ? (int64_t)ns : INT64_MAX;
-    int rc = arm_timer(CLOCK_PROCESS_CPUTIME_ID, most, SIGXCPU);
+    int rc = fm__clock_arm(CLOCK_PROCESS_CPUTIME_ID, SIGXCPU, most, 0);
 
     return rc < 0 ? rc : set_limit(RLIMIT_CPU, seconds, seconds + 1);
 }
@@ -138,7 +120,7 @@ int fm__limits_apply(const struct fm_limits *limits, const char **ret_step)
 
 int fm__limits_backstop(int64_t ns)
 {
-    return arm_timer(CLOCK_MONOTONIC, ns, SIGKILL);
+    return fm__clock_arm(CLOCK_MONOTONIC, SIGKILL, ns, 0);
 }
 
 const char *fm__limits_name(const struct fm_limits *limits, int sig,
