@@ -24,9 +24,9 @@ struct fm__offer {
  * that watches them too.  0 or -errno. */
 int fm__forking_open(void);
 
-/* Offer until _end what the next fork of this thread gives to its child.
+/* Offer until _end `what` the next fork of this thread gives to its child.
  * Other threads wait with their offers.  0 or -errno. */
-int fm__forking_begin(const struct fm__offer *offer);
+int fm__forking_begin(const struct fm__offer *what);
 void fm__forking_end(void);
 
 /* Child: it came from the thread that offered, and has everything. */
