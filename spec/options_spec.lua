@@ -71,8 +71,8 @@ describe("options", function()
 
     it("suggest the name that was meant", function()
       for given, meant in pairs {
-        timout = "timeout", retris = "retries", outptu = false, limit = "limits",
-        nicee = "nice", keepfds = "keep_fds",
+        timout = "timeout", retris = "retries", outptu = "output", colour = false,
+        limit = "limits", nicee = "nice", keepfds = "keep_fds",
       } do
         local message = misuse(fork_map.with, { [given] = 1 })
         if meant then
@@ -83,6 +83,12 @@ describe("options", function()
       end
       assert.matches('did you mean "limits.memory"',
         misuse(fork_map.with, { limits = { memry = 1 } }))
+    end)
+
+    it("name the item of a list that is wrong", function()
+      assert.matches('not one with "bad"', misuse(fork_map.with, { retry_on = { "exit", "bad" } }))
+      assert.matches("not one with %-2", misuse(fork_map.with, { keep_fds = { 1, -2 } }))
+      assert.matches("not a table", misuse(fork_map.with, { retry_on = { x = "exit" } }))
     end)
 
     it("raise at the caller's line from every verb that takes them", function()

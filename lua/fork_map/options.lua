@@ -141,7 +141,17 @@ local function callback(value)
   return nil, "a function, or false for none"
 end
 
--- A list 1..n whose items pass `check`; a copy of it.
+local function show(value)
+  if type(value) == "string" then
+    return ("%q"):format(#value <= 40 and value or value:sub(1, 37) .. "...")
+  elseif type(value) == "number" or type(value) == "boolean" then
+    return tostring(value)
+  end
+  return "a " .. type(value)
+end
+
+-- A list 1..n whose items pass `check`; a copy of it.  When one does not, the
+-- third result says which.
 local function list_of(check, expected)
   return function(value)
     if type(value) ~= "table" then
@@ -150,8 +160,10 @@ local function list_of(check, expected)
     local copy, n = {}, #value
     for key, item in next, value do
       local checked = check(item)
-      if checked == nil or math.type(key) ~= "integer" or key < 1 or key > n then
+      if math.type(key) ~= "integer" or key < 1 or key > n then
         return nil, expected
+      elseif checked == nil then
+        return nil, expected, "one with " .. show(item)
       end
       copy[key] = checked
     end
@@ -242,7 +254,7 @@ local ENGINE = {
 }
 
 -- The known name that `name` is nearest to, if it is near: one letter more,
--- less or other.
+-- less or other, or two in the wrong order.
 local function nearest(name, schema)
   local found
   for known in pairs(schema) do
@@ -251,21 +263,14 @@ local function nearest(name, schema)
       i = i + 1
     end
     local rest, known_rest = name:sub(i + 1), known:sub(i + 1)
+    local swapped = name:sub(i, i + 1):reverse() .. name:sub(i + 2)
     local near = rest == known_rest or name:sub(i) == known_rest or rest == known:sub(i)
+      or swapped == known:sub(i)
     if near and (not found or known < found) then
       found = known
     end
   end
   return found
-end
-
-local function show(value)
-  if type(value) == "string" then
-    return ("%q"):format(#value <= 40 and value or value:sub(1, 37) .. "...")
-  elseif type(value) == "number" or type(value) == "boolean" then
-    return tostring(value)
-  end
-  return "a " .. type(value)
 end
 
 local function unknown(name, schema, prefix)
@@ -285,9 +290,9 @@ local function check_one(name, value, schema, prefix)
   if not check then
     return nil, unknown(name, schema, prefix)
   end
-  local checked, expected
+  local checked, expected, found
   if type(check) == "function" then
-    checked, expected = check(value)
+    checked, expected, found = check(value)
   elseif type(value) == "table" then
     return check_table(value, check, prefix .. name .. ".")
   else
@@ -295,7 +300,7 @@ local function check_one(name, value, schema, prefix)
   end
   if checked == nil then
     local text = 'option "%s%s" must be %s, not %s'
-    return nil, text:format(prefix, name, expected, show(value))
+    return nil, text:format(prefix, name, expected, found or show(value))
   end
   return checked
 end
