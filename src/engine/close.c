@@ -140,5 +140,5 @@ void fm_engine_free(fm_engine *engine)
 void fm__engine_unref(fm_engine *engine)
 {
     if (--engine->refs == 0)
-        fm__sys.free(engine);
+        fm__engine_release(engine);
 }

@@ -140,7 +140,7 @@ int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
     if (rc == 0)
         rc = fm__fds_open();
     if (rc < 0) {
-        fm__sys.free(engine);
+        fm__engine_release(engine);
         return rc;
     }
     fm__stdio_find();
@@ -153,7 +153,7 @@ int fm_engine_new(const struct fm_engine_opts *opts, fm_engine **ret_engine)
     if (rc < 0) {
         fm__engine_close_parts(engine);
         fm__fds_close();
-        fm__sys.free(engine);
+        fm__engine_release(engine);
         return rc;
     }
     *ret_engine = engine;

@@ -81,6 +81,7 @@ struct fm__parked {
 };
 
 struct fm_engine {
+    void *block;         /* the memory that it lies in */
     unsigned refs;       /* the host's, and one of every future */
     pid_t pid;           /* of the process that made it */
     unsigned generation; /* fm__fds_generation() then */
@@ -121,6 +122,7 @@ void fm__list_remove(fm_future *future);
 
 /* home.c: memory of futures and channels */
 fm_engine *fm__engine_alloc(void);
+void fm__engine_release(fm_engine *engine);
 fm_future *fm__future_alloc(fm_engine *engine);
 /* Does not look at its reference to the engine. */
 void fm__future_free(fm_engine *engine, fm_future *future);

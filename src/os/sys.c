@@ -325,11 +325,11 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
 #define FM__SYS_ENTRIES                                                        \
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
-        .aligned_alloc = aligned_alloc, .fork = fork, .getpid = sys_getpid,    \
-        .getppid = sys_getppid, .getpgrp = sys_getpgrp, .pipe2 = pipe2,        \
-        .fcntl = sys_fcntl, .close = sys_close, .dup2 = sys_dup2,              \
-        .dup3 = sys_dup3, .open = sys_open, .fstat = fstat, .read = read,      \
-        .write = write, .poll = sys_poll, .mmap = mmap, .munmap = munmap,      \
+        .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
+        .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
+        .close = sys_close, .dup2 = sys_dup2, .dup3 = sys_dup3,                \
+        .open = sys_open, .fstat = fstat, .read = read, .write = write,        \
+        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
         .madvise = sys_madvise, .kill = sys_kill,                              \
         .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
         .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \

@@ -32,7 +32,6 @@ struct pollfd;
     X(void *, malloc, (size_t size))                                           \
     X(void *, calloc, (size_t n, size_t size))                                 \
     X(void *, realloc, (void *p, size_t size))                                 \
-    X(void *, aligned_alloc, (size_t alignment, size_t size))                  \
     X(pid_t, fork, (void))                                                     \
     X(pid_t, getpid, (void))                                                   \
     X(pid_t, getppid, (void))                                                  \
