@@ -129,10 +129,25 @@ static bool fd_is_readable(int fd)
 bool fm__pid_is_gone(const struct fm__pid *pid)
 {
     struct fm__exit_status unused;
+    int rc;
 
     if (pid->fd >= 0)
         return fd_is_readable(pid->fd);
-    return wait_nohang(pid, WEXITED | WNOWAIT, &unused) != 0;
+    rc = wait_nohang(pid, WEXITED | WNOWAIT, &unused);
+    return rc != 0 && rc != -EINTR;
+}
+
+/* 1 reaped, 0 not yet, -ECHILD when someone else has, or another -errno. */
+static int take_status(const struct fm__pid *pid, struct fm__exit_status *ret)
+{
+    struct fm__pid by_number = {pid->pid, -1};
+    int rc = wait_nohang(pid, WEXITED, ret);
+
+    if (rc < 0 && rc != -ECHILD && pid->fd >= 0)
+        rc = wait_nohang(&by_number, WEXITED, ret);
+    if (rc == -ECHILD)
+        ask_info(pid, ret);
+    return rc == -EINTR ? 0 : rc;
 }
 
 int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
@@ -146,8 +161,10 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
         return 0;
     /* The zombie still holds its number, so this cannot hit a stranger. */
     rc = fm__pid_signal_group(pid, SIGKILL);
-    if (wait_nohang(pid, WEXITED, &status) == -ECHILD)
-        ask_info(pid, &status);
+    /* Who traces it, a debugger say, reaps it first: until then it is a zombie
+     * whose pidfd is readable and whose status we cannot have. */
+    if (take_status(pid, &status) == 0)
+        return 0;
     /* With the leader reaped, ESRCH means that nobody is left. */
     if (rc != -ESRCH)
         rc = fm__pid_signal_group(pid, 0);

@@ -41,7 +41,7 @@ static int look(const struct fm__pid *pid)
 
     memset(&info, 0, sizeof info);
     if (fm__sys.wait_look(pid->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
-        return -errno;
+        return errno == EINTR ? 0 : -errno;
     return info.si_pid != 0;
 }
 
@@ -62,7 +62,10 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
     memset(ret, 0, sizeof *ret);
     if (gone > 0) {
         (void)fm__pid_signal_group(pid, SIGKILL);
-        if (fm__sys.wait4(pid->pid, &status, WNOHANG, &usage) > 0) {
+        gone = fm__sys.wait4(pid->pid, &status, WNOHANG, &usage);
+        if (gone == 0 || (gone < 0 && errno == EINTR))
+            return 0;
+        if (gone > 0) {
             fm__status_decode(status, ret);
             fm__status_usage(&usage, ret);
         }
