@@ -1,0 +1,62 @@
+-- SPDX-License-Identifier: MIT
+-- Every moment at which a child or its host can die: each is killed at its k-th
+-- system call, for every k.  With FORK_MAP_FULL=1 no k is left out.
+
+local project = require "support.project"
+
+local build = os.getenv("FORK_MAP_BUILD") or "build/dev"
+local is_full = os.getenv("FORK_MAP_FULL") == "1"
+
+local function kill_each(whom, every, program)
+  local output = project.run(("LUA_PATH=%s LUA_CPATH=%s %s/kill/kill_each %s %d %s"):format(
+    project.quote(package.path), project.quote(package.cpath), project.quote(build), whom,
+    is_full and 1 or every, program))
+  local counts = {}
+  for n in output:match("([^\n]*)\n$"):gmatch("%d+") do
+    counts[#counts + 1] = tonumber(n)
+  end
+  if is_full then
+    print(("%s of %s: %s"):format(whom, program, output:match("([^\n]*)\n$")))
+  end
+  return table.unpack(counts)
+end
+
+-- Under the sanitizers and where tracing is forbidden nothing can be traced.
+describe("a child that is killed at any system call #not_asan", function()
+  local function sweep(program)
+    local calls, killed, errors, results = kill_each("child", 3, program)
+    assert.is_true(calls > 60)
+    assert.is_true(killed > calls // 2)
+    assert.equal(killed, errors + results)
+  end
+
+  for name, text in pairs {
+    small = "with a small result",
+    large = "with a result larger than the ring",
+    captured = "whose output is captured",
+    failing = "whose job fails",
+    limited = "with limits, a timeout and few descriptors",
+  } do
+    it(text .. " gives all or an error #slow", function()
+      sweep(("%s/kill/kill_jobs %s"):format(project.quote(build), name))
+    end)
+  end
+
+  it("in a call from Lua gives all or an error #slow", function()
+    sweep("lua5.4 spec/kill/kill_call.lua")
+  end)
+end)
+
+describe("a host that is killed at any system call #not_asan", function()
+  it("leaves no process behind that calls had started #slow", function()
+    local _, killed = kill_each("host", 23,
+      ("%s/kill/kill_jobs calls"):format(project.quote(build)))
+    assert.is_true(killed > 20)
+  end)
+
+  it("leaves none of 32 busy children and of their children #slow", function()
+    local _, killed = kill_each("host", 83,
+      ("%s/kill/kill_jobs many"):format(project.quote(build)))
+    assert.is_true(killed > 10)
+  end)
+end)
