@@ -8,6 +8,9 @@
  * and the children that it began with, within TEST_SECONDS.  A failed CHECK
  * ends the test.  `program NAME` runs one test.  The last line printed is
  * "N passed, N failed".
+ *
+ * With TEST_CHECKS_ONLY it gives the checks alone, to a program of another
+ * kind.
  */
 #ifndef SPEC_C_TEST_H
 #define SPEC_C_TEST_H
@@ -27,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef TEST_CHECKS_ONLY
 #ifndef TEST_SECONDS
 #define TEST_SECONDS 60
 #endif
@@ -58,11 +62,16 @@ test_add(const char *name, void (*run)(void))
     }                                                                          \
     static void test_##id(void)
 
+#endif
+
+/* For programs whose standard error is somewhere else. */
+static int __attribute__((unused)) test_report_fd = 2;
+
 static _Noreturn void __attribute__((unused))
 test_fail(const char *file, int line, const char *what)
 {
-    (void)fprintf(stderr, "%s:%d: %s\n", file, line, what);
     (void)fflush(NULL);
+    (void)dprintf(test_report_fd, "%s:%d: %s\n", file, line, what);
     _exit(1);
 }
 
@@ -100,6 +109,7 @@ test_check_str(const char *file, int line, const char *what, const char *a,
 
 #define CHECK_STR(a, b) test_check_str(__FILE__, __LINE__, #a, (a), (b))
 
+#ifndef TEST_CHECKS_ONLY
 static int __attribute__((unused)) test_count_fds(void)
 {
     DIR *dir = opendir("/proc/self/fd");
@@ -163,5 +173,6 @@ int main(int argc, char **argv)
     (void)printf("%d passed, %d failed\n", passed, failed);
     return failed > 0 || passed == 0;
 }
+#endif
 
 #endif
