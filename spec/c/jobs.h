@@ -47,6 +47,22 @@ static int __attribute__((unused)) raise_signal(fm_child *child, void *ud)
     return 0;
 }
 
+/* Only on_exit() knows the code that exit() was called with. */
+#ifdef __GLIBC__
+#define EXIT_TELLS_CODE true
+#else
+#define EXIT_TELLS_CODE false
+#endif
+
+static void __attribute__((unused))
+is_exit(const struct fm_outcome *outcome, int code, bool by_exit)
+{
+    bool is_known = EXIT_TELLS_CODE || !by_exit;
+
+    CHECK_INT(outcome->kind, is_known && code != 0 ? FM_EXIT : FM_NO_RESULT);
+    CHECK_INT(outcome->exit_code, is_known ? code : -1);
+}
+
 /* A file for what is written where nobody looks: make_mark() names it. */
 static char __attribute__((unused)) mark[] = "/tmp/fork_map_spec_XXXXXX";
 

@@ -153,6 +153,39 @@ TEST(threads_have_engines_side_by_side)
         CHECK_INT(pthread_join(threads[i], NULL), 0);
 }
 
+static FILE *held;
+
+static void *hold_a_stream(void *ud)
+{
+    flockfile(held);
+    (void)fputs("of the host", held);
+    atomic_store(&is_over, true);
+    for (;;)
+        (void)pause();
+    return ud;
+}
+
+TEST(a_stream_that_another_thread_holds_delays_no_child)
+{
+    struct fm_engine_opts opts = {.on_threads = FM_THREADS_IGNORE};
+    struct fm_job_opts job = {.timeout_ns = 10000 * MS};
+    fm_future *future;
+    fm_engine *engine;
+    pthread_t thread;
+
+    held = fopen("/dev/null", "we");
+    CHECK(held != NULL);
+    CHECK_INT(pthread_create(&thread, NULL, hold_a_stream, NULL), 0);
+    while (!atomic_load(&is_over))
+        (void)usleep(100);
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    future = spawn(engine, &job, say_hello, NULL);
+    is_hello(wait_for(engine, future));
+    fm_future_unref(future);
+    fm_engine_free(engine);
+    _exit(0); /* exit() would wait for the stream */
+}
+
 static void must_not_warn(const char *message, void *ud)
 {
     (void)ud;

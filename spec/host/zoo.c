@@ -192,18 +192,10 @@ static void check_exits(void)
     fm_future *future;
 
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
-        enum fm_kind kind = codes[i] == 0 ? FM_NO_RESULT : FM_EXIT;
-
-        outcome = run(NULL, leave_by_exit, &codes[i], &future);
-#ifdef __GLIBC__
-        CHECK_STR(fm_kind_name(outcome->kind), fm_kind_name(kind));
-        CHECK_INT(outcome->exit_code, codes[i]);
-#else /* atexit() does not tell the code */
-        CHECK_INT(outcome->kind, FM_NO_RESULT);
-#endif
+        is_exit(run(NULL, leave_by_exit, &codes[i], &future), codes[i], true);
         fm_future_unref(future);
         outcome = run(NULL, leave_at_once, &codes[i], &future);
-        check_status(outcome, kind);
+        check_status(outcome, codes[i] == 0 ? FM_NO_RESULT : FM_EXIT);
         if (outcome->kind == FM_EXIT)
             CHECK_INT(outcome->exit_code, codes[i]);
         fm_future_unref(future);

@@ -74,6 +74,13 @@ static void decide_spawn(fm_future *future, int rc, const char *step)
 
 static void decide_exit(fm_future *future, int code)
 {
+    if (code < 0) {
+        future->outcome.exit_code = -1;
+        set(future, FM_NO_RESULT,
+            "the child called exit() and gave no result; its C library does "
+            "not tell the code");
+        return;
+    }
     future->outcome.exit_code = code;
     if (code == 0) {
         set(future, FM_NO_RESULT,
@@ -203,7 +210,9 @@ void fm__outcome_decide(fm_future *future, const struct fm__exit_status *status)
         decide_spawn(future, future->inbox.code, future->inbox.first);
         return;
     case FM__ENDING_EXITED:
-        decide_exit(future, future->inbox.code & 0xff);
+        decide_exit(future, future->inbox.code == FM__CODE_UNKNOWN
+                                ? -1
+                                : future->inbox.code & 0xff);
         return;
     case FM__ENDING_BROKEN:
         decide_broken(future, status);

@@ -95,38 +95,43 @@ static _Noreturn void leave(struct fm_child *child, int code)
     fm__exit_now(code);
 }
 
+static _Noreturn void tell_exit(struct fm_child *child, int32_t code)
+{
+    fm__stdio_flush();
+    (void)fm__outbox_put(&child->outbox, FM__FRAME_EXITED, &code, sizeof code);
+    leave(child, code >= 0 ? code : 0);
+}
+
 _Noreturn void fm_child_exit(fm_child *child, int code)
 {
-    int32_t status = code & 0xff;
-
-    fm__stdio_flush();
-    (void)fm__outbox_put(&child->outbox, FM__FRAME_EXITED, &status,
-                         sizeof status);
-    leave(child, status);
+    tell_exit(child, code & 0xff);
 }
 
 /* C exit() in the child, or in a process that it forked: none of the host's
  * handlers run, they were registered before and would run after this. */
-static void on_exit_called(int code, void *ud)
+static _Noreturn void leave_instead(struct fm_child *child, int code)
 {
-    struct fm_child *child = ud;
-
     if (child->pid == fm__sys.getpid())
-        fm_child_exit(child, code);
+        tell_exit(child, code);
     fm__stdio_flush();
-    fm__exit_now(code);
+    fm__exit_now(code >= 0 ? code : 0);
 }
 
 #ifdef __GLIBC__
+static void on_exit_called(int code, void *ud)
+{
+    leave_instead(ud, code & 0xff);
+}
+
 static int catch_exit(struct fm_child *child)
 {
     return on_exit(on_exit_called, child) == 0 ? 0 : -ENOMEM;
 }
 #else
-/* atexit() does not tell the code; it is reported as 0. */
+/* atexit() does not tell the code. */
 static void on_atexit_called(void)
 {
-    on_exit_called(0, current);
+    leave_instead(current, FM__CODE_UNKNOWN);
 }
 
 static int catch_exit(struct fm_child *child)
@@ -352,7 +357,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     fm__stdio_flush();
     rc = fm__outbox_end(&child.outbox);
     if (launch->ring_at_end && fm__ring_must_ring(&child.outbox.ring))
-        fm__bell_ring(launch->bell);
+        (void)fm__bell_ring(launch->bell);
     leave(&child, rc < 0);
 }
 

@@ -35,6 +35,11 @@ static bool has_pending(FILE *f)
                         : f->_IO_write_ptr > f->_IO_write_base;
 }
 
+static bool purges_all(void)
+{
+    return all_streams != NULL;
+}
+
 static bool purge_all(void)
 {
     long left = STREAMS_MAX;
@@ -68,6 +73,11 @@ void fm__stdio_find(void)
 {
 }
 
+static bool purges_all(void)
+{
+    return false;
+}
+
 static bool purge_all(void)
 {
     return false;
@@ -87,8 +97,24 @@ void fm__stdio_purge(void)
     __fpurge(stderr);
 }
 
+/* A lock that another thread of the host held at the fork is never given back
+ * here; then this child has written nothing to that stream either. */
+static void flush_unless_locked(FILE *f)
+{
+    if (ftrylockfile(f) != 0)
+        return;
+    (void)fflush(f);
+    funlockfile(f);
+}
+
 void fm__stdio_flush(void)
 {
-    if (!write_all())
+    if (write_all())
+        return;
+    if (purges_all()) {
         (void)fflush(NULL);
+        return;
+    }
+    flush_unless_locked(stdout);
+    flush_unless_locked(stderr);
 }

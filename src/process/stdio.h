@@ -14,7 +14,8 @@ void fm__stdio_find(void);
  * of them on glibc; stdout and stderr elsewhere).  Input is left alone. */
 void fm__stdio_purge(void);
 
-/* Child: write what it has pending. */
+/* Child: write what it has pending, in the streams that were purged: in others
+ * the host's text would be written twice. */
 void fm__stdio_flush(void);
 
 #endif

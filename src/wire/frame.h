@@ -14,6 +14,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of a child that called exit(), where the C library does not tell it. */
+#define FM__CODE_UNKNOWN (-1)
+
 enum fm__frame_type {
     FM__FRAME_START_FAILED = 1, /* i32 code, text: the step that failed */
     FM__FRAME_FORMAT = 2,       /* u8: forget the data; its format from now */
@@ -21,7 +24,7 @@ enum fm__frame_type {
     FM__FRAME_FAIL = 4,         /* pair: message, traceback */
     FM__FRAME_REFUSE = 5,       /* pair: path, message */
     FM__FRAME_EXCEED = 6,       /* pair: limit, message */
-    FM__FRAME_EXITED = 7,       /* i32: exit code */
+    FM__FRAME_EXITED = 7,       /* i32: exit code, or FM__CODE_UNKNOWN */
     FM__FRAME_END = 8           /* u64: bytes of data since the last FORMAT */
 };
 

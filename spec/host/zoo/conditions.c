@@ -218,6 +218,14 @@ static void on_polite_signal(int sig)
 
 static FILE *unflushed;
 
+bool zoo_has_written_once(void)
+{
+    if (!unflushed)
+        return true;
+    return fflush(unflushed) == 0 &&
+           lseek(fileno(unflushed), 0, SEEK_END) == sizeof "once" - 1;
+}
+
 /* It reports crashes, has its own ideas about the end of the process, and text
  * in buffers that is to be written once. */
 static void be_crowded(void)

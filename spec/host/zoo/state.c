@@ -216,5 +216,6 @@ void zoo_check_stock(void)
     SAME(position);
     end_reading();
     end_child();
+    zoo_must(zoo_has_written_once(), "buffered text came twice");
     zoo_must(zoo_n_strays() == 0, "something of the host ran in a child");
 }

@@ -58,6 +58,9 @@ extern bool zoo_hammers_locks;
 void zoo_count_stray(void);
 int zoo_n_strays(void);
 
+/* What the host had buffered is written, and no child has written it too. */
+bool zoo_has_written_once(void);
+
 /* Remember the state of the host; end the process unless it is the same. */
 void zoo_take_stock(void);
 void zoo_check_stock(void);
