@@ -204,11 +204,22 @@ struct stock {
     size_t bytes;
 };
 
+/* Where the C library tells it. */
+static size_t count_bytes(void)
+{
+#ifdef __GLIBC__
+    struct mallinfo2 info = mallinfo2();
+
+    return info.uordblks + info.hblkhd;
+#else
+    return 0;
+#endif
+}
+
 /* Descriptors, mappings shared with children, and bytes in use. */
 static struct stock take_stock(void)
 {
     struct stock stock = {0, 0, 0};
-    struct mallinfo2 info;
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "r");
 
@@ -218,8 +229,7 @@ static struct stock take_stock(void)
     (void)fclose(maps);
     for (int fd = 0; fd < 1024; fd++)
         stock.fds += fcntl(fd, F_GETFD) >= 0;
-    info = mallinfo2();
-    stock.bytes = info.uordblks + info.hblkhd;
+    stock.bytes = count_bytes();
     return stock;
 }
 
