@@ -27,6 +27,10 @@
 /* A child that has not begun its job by then hangs in its start-up. */
 #define START_NS (5 * FM__NS_PER_S)
 
+/* A child that has said all it has to say leaves at once.  One that does not by
+ * then is stopped, or has lied: it is killed, what it said counts. */
+#define LEAVE_NS (100 * FM__NS_PER_MS)
+
 /* Between two attempts to park a child. */
 #define PARK_RETRY_NS (100 * FM__NS_PER_MS)
 
@@ -313,6 +317,16 @@ static void pump_outputs(fm_future *future)
     engine->in_callback = nested;
 }
 
+/* Nothing more is to come but the end of the process. */
+static void begin_draining(fm_future *future, int64_t now)
+{
+    int64_t at = fm__clock_after(now, LEAVE_NS);
+
+    if (fm__future_enter(future, FM_DRAINING) &&
+        future->stop != FM__STOP_FORCED && at < future->next_at)
+        future->next_at = at;
+}
+
 void fm__attempt_pump(fm_future *future, int64_t now)
 {
     struct fm__flight *flight = future->channel->flight;
@@ -329,7 +343,7 @@ void fm__attempt_pump(fm_future *future, int64_t now)
     if (future->inbox.ending == FM__ENDING_BROKEN)
         fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
     else if (future->inbox.ending != FM__ENDING_OPEN)
-        (void)fm__future_enter(future, FM_DRAINING);
+        begin_draining(future, now);
 }
 
 /* ------------------------------------------------------------- finish */
@@ -471,6 +485,10 @@ void fm__attempt_check_time(fm_future *future, int64_t now)
 {
     if (now < fm__attempt_next_time(future))
         return;
+    if (future->state == FM_DRAINING && future->stop != FM__STOP_FORCED) {
+        fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
+        return;
+    }
     switch (future->stop) {
     case FM__STOP_NONE:
         if (future->state == FM_STARTING && now >= future->next_at) {

@@ -163,7 +163,8 @@ void fm__outbox_init(struct fm__outbox *outbox, const struct fm__ring *ring,
 static bool drops_data(enum fm__frame_type type)
 {
     return type == FM__FRAME_FORMAT || type == FM__FRAME_FAIL ||
-           type == FM__FRAME_REFUSE || type == FM__FRAME_EXCEED;
+           type == FM__FRAME_REFUSE || type == FM__FRAME_EXCEED ||
+           type == FM__FRAME_START_FAILED;
 }
 
 int fm__outbox_put(struct fm__outbox *outbox, enum fm__frame_type type,

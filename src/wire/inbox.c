@@ -159,13 +159,24 @@ static int take_control(struct fm__inbox *inbox)
     return FM_EPROTOCOL;
 }
 
+/* A child that has said anything else has started. */
+static int check_head(struct fm__inbox *inbox)
+{
+    bool begun = inbox->begun;
+
+    inbox->begun = true;
+    if (begun && inbox->head.type == FM__FRAME_START_FAILED)
+        return FM_EPROTOCOL;
+    return fm__frame_check(&inbox->head, inbox->job);
+}
+
 /* The header is whole: believe it only if it may be there. */
 static int open_payload(struct fm__inbox *inbox)
 {
     int rc;
 
     memcpy(&inbox->head, inbox->head_bytes, sizeof inbox->head);
-    rc = fm__frame_check(&inbox->head, inbox->job);
+    rc = check_head(inbox);
     if (rc < 0)
         return broken(inbox, rc);
     inbox->in_payload = true;

@@ -45,6 +45,7 @@ struct fm__inbox {
     unsigned char *data;
     size_t len, size;
     char *first, *second; /* texts of the verdict, NUL-terminated; or NULL */
+    bool begun;           /* a frame has come, or its head */
     /* The frame being read. */
     struct fm__frame_head head;
     unsigned char head_bytes[FM__FRAME_HEAD];
