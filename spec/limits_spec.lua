@@ -123,6 +123,21 @@ describe("fork_map.Error of kind limit", function()
     assert.equal("result", err.limit)
   end)
 
+  it("bounds the memory of a raised value too, whose error comes without it", function()
+    local function raise(n)
+      local t = {}
+      for i = 1, n do
+        t[i] = fork_map.array()
+      end
+      error(t)
+    end
+    local small = limited { result = "64K" }
+    assert.equal(100, #failure(small, raise, 100).value)
+    local err = failure(small, raise, 20000)
+    assert.equal("error", err.kind)
+    assert.is_nil(err.value)
+  end)
+
   it("makes calls inside fail when there are more processes than so many", function()
     local function fork_many()
       for n = 0, 9 do

@@ -183,9 +183,10 @@ void fmL_open_future(lua_State *L);
 /* Push a fork_map.Error of this kind and text.  [-0, +1, m] */
 void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
 
-/* Push the fork_map.Error of a failed outcome.  [-0, +1, m] */
+/* Push the fork_map.Error of a failed outcome, with a raised value of at most
+ * `budget` bytes of memory.  [-0, +1, m] */
 void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
-                            const struct fm_outcome *outcome);
+                            const struct fm_outcome *outcome, size_t budget);
 
 /* Push the text at most FML_TEXT_MAX bytes long: the beginning and the end of
  * a longer one.  [-0, +1, m] */

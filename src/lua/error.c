@@ -6,9 +6,6 @@
 #include "lua/values.h"
 #include "os/signals.h"
 
-/* A decoded error value may take this much memory. */
-#define VALUE_BUDGET ((size_t)1 << 30)
-
 void fmL_push_text(lua_State *L, const char *text, size_t len)
 {
     static const char gap[] = "\n...\n";
@@ -92,7 +89,8 @@ static void set_output(lua_State *L, const struct fm_captured output[2])
 
 /* The raised value, when it came whole.  A text is the message too, with all
  * its bytes: a C string ends at a zero. */
-static void set_value(lua_State *L, const struct fm_outcome *outcome)
+static void set_value(lua_State *L, const struct fm_outcome *outcome,
+                      size_t budget)
 {
     int top = lua_gettop(L);
     size_t len;
@@ -101,7 +99,7 @@ static void set_value(lua_State *L, const struct fm_outcome *outcome)
     if (outcome->kind != FM_ERROR || outcome->len == 0)
         return;
     if (fmL_decode(L, outcome->format, NULL, outcome->data, outcome->len,
-                   VALUE_BUDGET) != 1) {
+                   budget) != 1) {
         /* The error itself is beyond doubt; its value is not to be had. */
         lua_settop(L, top);
         return;
@@ -131,7 +129,7 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message)
 }
 
 void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
-                            const struct fm_outcome *outcome)
+                            const struct fm_outcome *outcome, size_t budget)
 {
     const struct fmL_engine *box = handle->engine;
     const char *message = outcome->message;
@@ -145,7 +143,7 @@ void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
     set_string(L, "path", outcome->path);
     set_string(L, "limit", outcome->limit);
     set_string(L, "name", outcome->name);
-    set_value(L, outcome);
+    set_value(L, outcome, budget);
     if (outcome->signal != 0) {
         set_integer(L, "signal", outcome->signal);
         set_string(L, "signame", fm__signal_name(outcome->signal));

@@ -187,8 +187,20 @@ static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
     failure.message = lua_tostring(L, -1);
     failure.data = NULL;
     failure.len = 0;
-    fmL_push_outcome_error(L, handle, &failure);
+    fmL_push_outcome_error(L, handle, &failure, 0);
     return lua_error(L);
+}
+
+/* How much memory the values of a call, returned or raised, may take. */
+static size_t value_budget(const struct fmL_options *options)
+{
+    uint64_t limit = options->job.limits.result;
+
+    if (limit == 0)
+        limit = RESULT_DEFAULT;
+    if (limit > SIZE_MAX / RESULT_FACTOR)
+        limit = SIZE_MAX / RESULT_FACTOR;
+    return (size_t)limit * RESULT_FACTOR;
 }
 
 /* result(future) -> values…; raises the fork_map.Error of a failure */
@@ -197,23 +209,17 @@ static int l_result(lua_State *L)
     const struct fmL_future *handle = check_future(L, 1);
     const struct fm_outcome *outcome = fm_future_get_outcome(handle->future);
     const struct fmL_options *options;
-    uint64_t limit;
     int n;
 
     luaL_argcheck(L, outcome != NULL, 1, "not settled");
-    if (outcome->kind != FM_VALUE) {
-        fmL_push_outcome_error(L, handle, outcome);
-        return lua_error(L);
-    }
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     options = fmL_check_options(L, -1);
-    limit = options->job.limits.result;
-    if (limit == 0)
-        limit = RESULT_DEFAULT;
-    if (limit > SIZE_MAX / RESULT_FACTOR)
-        limit = SIZE_MAX / RESULT_FACTOR;
+    if (outcome->kind != FM_VALUE) {
+        fmL_push_outcome_error(L, handle, outcome, value_budget(options));
+        return lua_error(L);
+    }
     n = fmL_decode(L, outcome->format, &options->codec, outcome->data,
-                   outcome->len, (size_t)limit * RESULT_FACTOR);
+                   outcome->len, value_budget(options));
     if (n < 0)
         return raise_undecodable(L, handle, outcome, n);
     return n;
