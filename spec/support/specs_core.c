@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -380,6 +381,29 @@ static int l_scribble(lua_State *L)
     return push_result(L, n);
 }
 
+#ifdef __GLIBC__
+static size_t heap_in_use(void)
+{
+    struct mallinfo2 info;
+
+    (void)malloc_trim(0);
+    info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+#else
+static size_t heap_in_use(void)
+{
+    return 0;
+}
+#endif
+
+/* heap() -> bytes that malloc() has given out, after it has returned to the
+ * kernel what it can */
+static int l_heap(lua_State *L)
+{
+    return push_result(L, (long)heap_in_use());
+}
+
 static lua_State *hooked;
 
 static void hook_once(lua_State *L, lua_Debug *ar)
@@ -434,6 +458,12 @@ static int nested(lua_State *L)
     return lua_gettop(L) - 2;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+#define IS_SANITIZED 1
+#else
+#define IS_SANITIZED 0
+#endif
+
 int luaopen_specs_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"getpid", l_getpid},
@@ -467,8 +497,12 @@ int luaopen_specs_core(lua_State *L)
                                          {"nested", nested},
                                          {"start_thread", l_start_thread},
                                          {"scribble", l_scribble},
+                                         {"heap", l_heap},
                                          {NULL, NULL}};
 
     luaL_newlib(L, functions);
+    /* Memory is not what it would be without the sanitizer. */
+    lua_pushboolean(L, IS_SANITIZED);
+    lua_setfield(L, -2, "sanitized");
     return 1;
 }
