@@ -4,50 +4,10 @@
 #include "jobs.h"
 
 #include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
 
 #include "zoo/zoo.h"
 
 static fm_engine *engine;
-
-/* ------------------------------------------------- what the kernel can tell */
-
-#if defined(__linux__) && ZOO_PIDFD
-/* Linux 6.15: PIDFD_GET_INFO with PIDFD_INFO_EXIT, first version. */
-struct pidfd_info {
-    uint64_t mask, cgroup;
-    uint32_t pid, tgid, ppid, ids[8];
-    int32_t exit_code;
-};
-
-#define GET_INFO _IOWR(0xff, 11, struct pidfd_info)
-#define INFO_EXIT (UINT64_C(1) << 3)
-
-/* Does the kernel keep the status of a process that was reaped? */
-static bool can_ask(void)
-{
-    struct pidfd_info info = {.mask = INFO_EXIT};
-    pid_t pid = fork();
-    int fd, rc;
-
-    if (pid == 0)
-        _exit(5);
-    fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    if (fd < 0)
-        return false;
-    rc = ioctl(fd, GET_INFO, &info);
-    (void)close(fd);
-    return rc == 0 && (info.mask & INFO_EXIT);
-}
-#else
-static bool can_ask(void)
-{
-    return false;
-}
-#endif
 
 /* An end that only its status tells. */
 static void check_status(const struct fm_outcome *outcome, enum fm_kind kind)
@@ -354,7 +314,6 @@ static void suite(void)
     struct fm_engine_opts opts = {.on_threads = FM_THREADS_IGNORE};
 
     test_report_fd = zoo_host.report_fd;
-    zoo_host.can_ask = can_ask();
     CHECK_INT(fm_engine_new(&opts, &engine), 0);
     check_values();
     check_failures();

@@ -136,6 +136,7 @@ static _Noreturn void be_host(const row chosen, void (*suite)(void))
         if (set_up)
             set_up();
     }
+    zoo_ask_kernel();
     zoo_take_stock();
     suite();
     zoo_check_stock();

@@ -6,6 +6,7 @@
  * has); its first value is the plain one.  A host has one value of each.
  *   conditions.c, threads.c   the factors
  *   state.c                   what a host must find as it was
+ *   status.c                  what the kernel can tell there
  *   rows.c                    hosts that cover every pair of values, one after
  *                             the other, each in a process of its own
  * A program of the zoo gives the suite that runs in each host.
@@ -38,6 +39,9 @@ extern struct zoo_host {
                            own children */
     int report_fd;      /* standard error, wherever it is now */
 } zoo_host;
+
+/* Find out can_ask, with all conditions made. */
+void zoo_ask_kernel(void);
 
 /* The process ends when the condition cannot be made. */
 void zoo_must(bool is_done, const char *what);
