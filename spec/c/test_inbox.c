@@ -2,6 +2,8 @@
 #include "test.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "fork_map.h"
 #include "os/sys.h"
@@ -227,6 +229,47 @@ TEST(a_pair_whose_first_length_is_too_long_is_refused)
         7);
     CHECK_INT(hear(&inbox, &talk), FM_EPROTOCOL);
     fm__inbox_done(&inbox);
+}
+
+/* What a thread changes while it is read, as a child can change its ring. */
+static struct fm__frame_head changing;
+static atomic_bool has_ended;
+
+static void *flip(void *unused)
+{
+    volatile struct fm__frame_head *head = &changing;
+
+    while (!atomic_load(&has_ended)) {
+        head->len ^= 0x7F000000;
+        head->type ^= 0x40;
+    }
+    return unused;
+}
+
+TEST(a_head_that_changes_while_it_is_read_is_judged_as_it_was_taken)
+{
+    pthread_t thread;
+    int n_whole = 0;
+
+    changing.magic = FM__FRAME_MAGIC;
+    changing.type = FM__FRAME_DATA;
+    changing.len = 100;
+    changing.job = JOB;
+    CHECK_INT(pthread_create(&thread, NULL, flip, NULL), 0);
+    for (int i = 0; i < 1000000; i++) {
+        struct fm__inbox inbox;
+
+        fm__inbox_init(&inbox, JOB, 0);
+        if (fm__inbox_feed(&inbox, &changing, sizeof changing) == 0) {
+            n_whole++;
+            CHECK_INT(inbox.head.len, 100);
+            CHECK_INT(inbox.head.type, FM__FRAME_DATA);
+        }
+        fm__inbox_done(&inbox);
+    }
+    atomic_store(&has_ended, true);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    CHECK(n_whole > 0);
 }
 
 #ifdef FM_TESTING
