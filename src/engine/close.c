@@ -3,6 +3,8 @@
  * The end of an engine: nothing starts any more, what runs is ended, and the
  * loop goes on until it has ended or is past ending.
  */
+#include <errno.h>
+
 #include "engine/engine.h"
 #include "os/clock.h"
 #include "os/fds.h"
@@ -67,6 +69,8 @@ static void abandon_rest(fm_engine *engine)
 
 static void run_down(fm_engine *engine, int64_t grace_ns)
 {
+    /* Between two steps of an engine whose poller fails. */
+    const struct timespec nap = fm__clock_spec(FM__NS_PER_MS);
     int64_t bound = grace_ns >= 0 ? grace_ns : longest_grace(engine);
     int64_t until;
 
@@ -75,10 +79,13 @@ static void run_down(fm_engine *engine, int64_t grace_ns)
                             fm__clock_after(bound, CLOSE_EXTRA_NS));
     while (engine->n_running > 0 || engine->due.first) {
         int64_t now = fm__clock_now();
+        int rc;
 
         if (now >= until)
             break;
-        (void)fm__engine_step(engine, until - now);
+        rc = fm__engine_step(engine, until - now);
+        if (rc < 0 && rc != -EINTR)
+            (void)fm__sys.nanosleep(&nap, NULL);
     }
     abandon_rest(engine);
     (void)fm__engine_run_due(engine);

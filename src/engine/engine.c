@@ -323,6 +323,16 @@ static void hear(fm_engine *engine, uint64_t tag)
     }
 }
 
+/* The poller has failed, as when the host has closed its descriptor: nobody
+ * tells which child has ended. */
+static void ask_all(fm_engine *engine)
+{
+    for (unsigned i = 0; i < engine->n_slots; i++) {
+        if (engine->slots[i])
+            fm__attempt_finish(engine->slots[i], fm__clock_now());
+    }
+}
+
 /* Wait for descriptors at most until `deadline`.  0, a count, or -errno. */
 static int listen_once(fm_engine *engine, int64_t deadline)
 {
@@ -344,6 +354,8 @@ static int listen_once(fm_engine *engine, int64_t deadline)
     n = fm__poller_wait(&engine->poller, tags, TAGS, wait);
     for (int i = 0; i < n; i++)
         hear(engine, tags[i]);
+    if (n < 0 && n != -EINTR)
+        ask_all(engine);
     return n;
 }
 
@@ -426,7 +438,7 @@ static void leave_ready(fm_engine *engine)
         return;
     if (go_to_sleep(engine) || engine->due.first ||
         (engine->queue.first && engine->n_running < engine->opts.max_children))
-        fm__bell_ring(&engine->bell);
+        (void)fm__bell_ring(&engine->bell);
     at = next_time(engine);
     blind = fm__clock_after(fm__clock_now(), blind_wait(engine));
     (void)fm__poller_set_deadline(&engine->poller, at < blind ? at : blind);

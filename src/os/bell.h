@@ -20,8 +20,8 @@ struct fm__bell {
 /* Returns 0 or -errno.  The descriptors are registered (os/fds.h). */
 int fm__bell_open(struct fm__bell *ret_bell);
 
-/* Ring.  A bell that rings already stays so. */
-void fm__bell_ring(const struct fm__bell *bell);
+/* Ring.  A bell that rings already stays so.  Returns 0 or -errno. */
+int fm__bell_ring(const struct fm__bell *bell);
 
 /* Silence it. */
 void fm__bell_silence(const struct fm__bell *bell);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Doorbells: one eventfd each. */
+#include <errno.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 
@@ -18,11 +19,17 @@ int fm__bell_open(struct fm__bell *ret_bell)
     return 0;
 }
 
-void fm__bell_ring(const struct fm__bell *bell)
+int fm__bell_ring(const struct fm__bell *bell)
 {
     uint64_t one = 1;
 
-    (void)!fm__sys.write(bell->ring_fd, &one, sizeof one);
+    while (fm__sys.write(bell->ring_fd, &one, sizeof one) < 0) {
+        if (errno == EAGAIN)
+            return 0; /* it has rung more often than it can count */
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
 }
 
 void fm__bell_silence(const struct fm__bell *bell)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Doorbells: a pipe each, where there is no eventfd. */
+#include <errno.h>
 #include <fcntl.h>
 
 #include "os/bell.h"
@@ -18,10 +19,15 @@ int fm__bell_open(struct fm__bell *ret_bell)
     return 0;
 }
 
-void fm__bell_ring(const struct fm__bell *bell)
+int fm__bell_ring(const struct fm__bell *bell)
 {
-    /* A full pipe rings already. */
-    (void)!fm__sys.write(bell->ring_fd, "", 1);
+    while (fm__sys.write(bell->ring_fd, "", 1) < 0) {
+        if (errno == EAGAIN)
+            return 0; /* a full pipe rings already */
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
 }
 
 void fm__bell_silence(const struct fm__bell *bell)

@@ -118,21 +118,18 @@ static void ask_info(const struct fm__pid *pid, struct fm__exit_status *ret)
     fm__status_decode(info.exit_code, ret);
 }
 
-/* Readable only when every thread of the process has ended. */
-static bool fd_is_readable(int fd)
-{
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-
-    return fm__sys.poll(&pfd, 1, 0) > 0;
-}
-
 bool fm__pid_is_gone(const struct fm__pid *pid)
 {
+    struct pollfd pfd = {.fd = pid->fd, .events = POLLIN};
     struct fm__exit_status unused;
     int rc;
 
-    if (pid->fd >= 0)
-        return fd_is_readable(pid->fd);
+    if (pid->fd >= 0) {
+        /* Readable only when every thread of the process has ended. */
+        rc = fm__sys.poll(&pfd, 1, 0);
+        if (rc >= 0)
+            return rc > 0;
+    }
     rc = wait_nohang(pid, WEXITED | WNOWAIT, &unused);
     return rc != 0 && rc != -EINTR;
 }

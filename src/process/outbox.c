@@ -16,6 +16,18 @@
 /* How long a full ring is slept on before the parent is looked for. */
 #define FULL_NAP_NS (100 * FM__NS_PER_MS)
 
+/* Wake the parent if it sleeps.  When that cannot be done, it sleeps on. */
+static int wake_parent(struct fm__outbox *outbox)
+{
+    int rc = 0;
+
+    if (fm__ring_must_ring(&outbox->ring))
+        rc = fm__bell_ring(&outbox->bell);
+    if (rc < 0)
+        fm__ring_must_still_ring(&outbox->ring);
+    return rc;
+}
+
 /* Sleep until the ring has room.  0 or FM_ECLOSED. */
 static int wait_for_room(struct fm__outbox *outbox)
 {
@@ -23,8 +35,8 @@ static int wait_for_room(struct fm__outbox *outbox)
 
     if (!fm__ring_starve(&outbox->ring, &value))
         return 0;
-    if (fm__ring_must_ring(&outbox->ring))
-        fm__bell_ring(&outbox->bell);
+    if (wake_parent(outbox) < 0)
+        return FM_ECLOSED; /* the job has closed the bell: nobody will come */
     fm__word_wait(&outbox->ring.shared->room, value, FULL_NAP_NS);
     return fm__sys.getppid() == outbox->parent ? 0 : FM_ECLOSED;
 }
@@ -33,9 +45,8 @@ static int wait_for_room(struct fm__outbox *outbox)
  * or when the child has to wait for it. */
 static void ring_if_filling(struct fm__outbox *outbox)
 {
-    if (fm__ring_used(&outbox->ring) >= outbox->ring.size / 4 &&
-        fm__ring_must_ring(&outbox->ring))
-        fm__bell_ring(&outbox->bell);
+    if (fm__ring_used(&outbox->ring) >= outbox->ring.size / 4)
+        (void)wake_parent(outbox);
 }
 
 /* Copy bytes into the ring, waiting for room as often as needed. */

@@ -115,14 +115,15 @@ static void split_lines(struct fm__output *output, const char *p, size_t n,
         size_t fit = keep_piece(output, p, want);
         bool ends = fit == want && newline;
 
+        if (fit < want && output->size == 0) { /* no memory for any line */
+            on_line(output->stream, p, want, ud);
+            fit = want;
+            ends = newline != NULL;
+        } else if (ends || fit < want) {
+            hand_over(output, on_line, ud);
+        }
         p += fit + ends;
         n -= fit + ends;
-        if (ends || fit < want)
-            hand_over(output, on_line, ud);
-        if (fit < want && output->size == 0) {
-            output->dropped += n; /* no memory even for one line */
-            return;
-        }
     }
 }
 

@@ -84,6 +84,11 @@ bool fm__ring_must_ring(struct fm__ring *ring)
            atomic_exchange(&ring->shared->asleep, 0) != 0;
 }
 
+void fm__ring_must_still_ring(struct fm__ring *ring)
+{
+    atomic_store(&ring->shared->asleep, 1);
+}
+
 long fm__ring_peek(struct fm__ring *ring, const unsigned char **ret_data)
 {
     uint64_t tail = atomic_load(&ring->shared->tail);

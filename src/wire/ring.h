@@ -60,6 +60,9 @@ bool fm__ring_starve(struct fm__ring *ring, uint32_t *ret_value);
 /* Writer: true once per sleep of the reader: the bell must be rung. */
 bool fm__ring_must_ring(struct fm__ring *ring);
 
+/* Writer: the bell could not be rung. */
+void fm__ring_must_still_ring(struct fm__ring *ring);
+
 /* Reader: contiguous bytes at *ret_data.  Returns their number, 0 when there
  * are none, or FM_EPROTOCOL when the writer lies about its tail. */
 long fm__ring_peek(struct fm__ring *ring, const unsigned char **ret_data);
