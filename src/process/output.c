@@ -136,8 +136,10 @@ bool fm__output_pump(struct fm__output *output, fm_line_cb on_line, void *ud)
     for (int i = 0; i < PIECES_PER_PUMP; i++) {
         ssize_t n = fm__sys.read(output->read_fd, piece, sizeof piece);
 
+        if (n < 0 && errno == EINTR)
+            continue; /* there may be no other time to read it */
         if (n < 0)
-            return errno == EAGAIN || errno == EINTR;
+            return errno == EAGAIN;
         if (n == 0)
             return false;
         if (output->mode == FM_OUTPUT_LINES)
