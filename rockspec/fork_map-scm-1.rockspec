@@ -56,6 +56,7 @@ build = {
         "src/process/flight.c",
         "src/process/lifeline.c",
         "src/process/limits.c",
+        "src/process/locks.c",
         "src/process/outbox.c",
         "src/process/output.c",
         "src/process/stdio.c",

@@ -61,5 +61,6 @@ static void suite(void)
 
 int main(int argc, char **argv)
 {
+    zoo_hammers_locks = true;
     return zoo_main(argc, argv, suite);
 }

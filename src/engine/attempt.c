@@ -23,9 +23,17 @@
 #include "os/sys.h"
 #include "os/word.h"
 #include "process/child.h"
+#include "process/locks.h"
 
 /* A child that has not begun its job by then hangs in its start-up. */
 #define START_NS (5 * FM__NS_PER_S)
+
+/* One that takes locks by then has found one that another thread held at the
+ * fork, and another fork has better luck: it is tried soon at first, each time
+ * later, as the machine may just be slow; and after so many times without
+ * asking for locks that the job may not need. */
+#define LOST_NS (5 * FM__NS_PER_MS)
+#define LOST_MAX 12
 
 /* A child that has said all it has to say leaves at once.  One that does not by
  * then is stopped, or has lied: it is killed, what it said counts. */
@@ -139,6 +147,16 @@ static int run_hooks(fm_engine *engine, int (*hooks)(fm_engine *engine))
     return rc;
 }
 
+static bool tries_locks(const fm_future *future)
+{
+    return future->lost_locks < LOST_MAX && fm__locks_are_suspect();
+}
+
+static int64_t lost_ns(const fm_future *future)
+{
+    return LOST_NS << future->lost_locks / 3;
+}
+
 static int fork_child(fm_future *future, pid_t *ret_pid)
 {
     fm_engine *engine = future->engine;
@@ -160,6 +178,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.parent_group = fm__sys.getpgrp();
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
+    launch.tries_locks = tries_locks(future);
     future->spawn_step = "at_fork hook";
     rc = run_hooks(engine, fm__hooks_before);
     if (rc < 0)
@@ -218,6 +237,7 @@ static void begin_attempt(fm_future *future)
     future->stop = FM__STOP_NONE;
     future->stop_kind = FM_VALUE;
     future->is_gone = false;
+    future->starts_over = false;
     future->spawn_rc = 0;
     future->next_at = FM__NEVER;
     future->timeout_at = FM__NEVER;
@@ -261,7 +281,8 @@ int fm__attempt_start(fm_future *future)
     future->started_at = now;
     if (future->opts.timeout_ns > 0)
         future->timeout_at = fm__clock_after(now, future->opts.timeout_ns);
-    future->next_at = fm__clock_after(now, START_NS);
+    future->next_at =
+        fm__clock_after(now, tries_locks(future) ? lost_ns(future) : START_NS);
     (void)fm__future_enter(future, FM_STARTING);
     rc = watch_child(future, pid);
     if (rc < 0) {
@@ -331,9 +352,9 @@ void fm__attempt_pump(fm_future *future, int64_t now)
 {
     struct fm__flight *flight = future->channel->flight;
 
-    if (future->state == FM_STARTING &&
-        atomic_load(&flight->stage) != FM__STAGE_START) {
+    if (future->state == FM_STARTING && fm__flight_has_begun(flight)) {
         (void)fm__future_enter(future, FM_RUNNING);
+        future->lost_locks = 0;
         if (future->stop == FM__STOP_NONE)
             future->next_at = FM__NEVER;
     }
@@ -355,6 +376,14 @@ static bool wants_retry(const fm_future *future)
            !future->engine->closed && future->stop_kind != FM_CANCELLED;
 }
 
+static void try_again_at(fm_future *future, int64_t at)
+{
+    (void)fm__future_enter(future, FM_BACKOFF);
+    future->next_at = at;
+    fm__list_remove(future);
+    fm__list_append(&future->engine->waiting, future);
+}
+
 /* Pauses double with each attempt. */
 static void back_off(fm_future *future, int64_t now)
 {
@@ -362,15 +391,22 @@ static void back_off(fm_future *future, int64_t now)
 
     for (unsigned i = 1; i < future->attempt && pause < FM__NEVER / 2; i++)
         pause *= 2;
-    (void)fm__future_enter(future, FM_BACKOFF);
-    future->next_at = fm__clock_after(now, pause);
-    fm__list_remove(future);
-    fm__list_append(&future->engine->waiting, future);
+    try_again_at(future, fm__clock_after(now, pause));
+}
+
+/* The job has not begun: it is the same attempt. */
+static void start_over(fm_future *future, int64_t now)
+{
+    future->starts_over = false;
+    future->attempt--;
+    try_again_at(future, now);
 }
 
 static void settle_or_retry(fm_future *future, int64_t now)
 {
-    if (wants_retry(future))
+    if (future->starts_over)
+        start_over(future, now);
+    else if (wants_retry(future))
         back_off(future, now);
     else
         fm__future_settle(future);
@@ -481,6 +517,28 @@ static void park(fm_future *future, int64_t now)
     fm__future_settle(future);
 }
 
+/* The child should have begun by now.  It is condemned before it is killed, so
+ * that no job begins twice. */
+static void end_start(fm_future *future, int64_t now)
+{
+    struct fm__flight *flight = future->channel->flight;
+    int64_t end = fm__clock_after(future->started_at, START_NS);
+
+    if (fm__flight_condemn(flight, FM__STAGE_TRYING)) {
+        future->lost_locks++;
+        future->starts_over = true;
+    } else if (now < end) {
+        future->next_at = fm__clock_after(now, LOST_NS);
+        return;
+    } else if (!fm__flight_condemn(flight, FM__STAGE_START)) {
+        future->next_at = FM__NEVER; /* it has begun just now */
+        return;
+    }
+    future->spawn_rc = -ETIMEDOUT;
+    future->spawn_step = "start (deadlocked?)";
+    fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
+}
+
 void fm__attempt_check_time(fm_future *future, int64_t now)
 {
     if (now < fm__attempt_next_time(future))
@@ -492,9 +550,7 @@ void fm__attempt_check_time(fm_future *future, int64_t now)
     switch (future->stop) {
     case FM__STOP_NONE:
         if (future->state == FM_STARTING && now >= future->next_at) {
-            future->spawn_rc = -ETIMEDOUT;
-            future->spawn_step = "start (deadlocked?)";
-            fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
+            end_start(future, now);
         } else if (now >= future->timeout_at) {
             fm__future_stop(future, FM__STOP_SAMPLING, FM_TIMEOUT, now);
         } else {

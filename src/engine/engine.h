@@ -62,8 +62,11 @@ struct fm_future {
     struct fm__channel *channel;
     struct fm__output outputs[2];
     struct fm__inbox inbox;
-    bool is_gone; /* the process has ended */
-    int spawn_rc; /* negative: the attempt could not be started */
+    bool is_gone;             /* the process has ended */
+    bool starts_over;         /* this child is killed for another one, since it
+                                 has hung before its job began */
+    unsigned char lost_locks; /* children in a row of which this is true */
+    int spawn_rc;             /* negative: the attempt could not be started */
     const char *spawn_step;
     int64_t started_at, next_at; /* next_at: start, stop or back-off time */
     int64_t timeout_at;

@@ -109,6 +109,10 @@ static void enter_stop(fm_future *future, enum fm__stop to, int64_t at)
 void fm__future_stop(fm_future *future, enum fm__stop to, enum fm_kind kind,
                      int64_t now)
 {
+    if (future->starts_over && kind != FM_SPAWN) {
+        future->starts_over = false; /* it is being killed already */
+        future->stop_kind = kind;
+    }
     if (future->stop >= to)
         return;
     if (future->stop == FM__STOP_NONE)
@@ -203,7 +207,7 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
 {
     fm_engine *engine = future->engine;
     int64_t now = fm__clock_now();
-    enum fm__stop before = future->stop;
+    enum fm__stop before = future->starts_over ? FM__STOP_NONE : future->stop;
     int64_t kill_at;
 
     if (future->state == FM_SETTLED)

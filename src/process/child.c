@@ -22,6 +22,7 @@
 #include "os/sys.h"
 #include "process/lifeline.h"
 #include "process/limits.h"
+#include "process/locks.h"
 #include "process/outbox.h"
 #include "process/stdio.h"
 
@@ -303,6 +304,20 @@ static int settle_limits(struct fm_child *child, const char **ret_step)
     return rc < 0 ? rc : fm__limits_apply(&opts->limits, ret_step);
 }
 
+static void next_stage(struct fm__flight *flight, enum fm__stage from,
+                       enum fm__stage to)
+{
+    if (!fm__flight_enter(flight, from, to))
+        fm__exit_now(1); /* the parent has given up */
+}
+
+static void try_locks(struct fm__flight *flight)
+{
+    next_stage(flight, FM__STAGE_START, FM__STAGE_TRYING);
+    fm__locks_try();
+    next_stage(flight, FM__STAGE_TRYING, FM__STAGE_START);
+}
+
 static void put_in_order(struct fm_child *child)
 {
     const struct fm__launch *launch = child->launch;
@@ -319,6 +334,8 @@ static void put_in_order(struct fm_child *child)
     }
     if (rc == 0)
         rc = settle_limits(child, &step);
+    if (rc == 0 && launch->tries_locks)
+        try_locks(child->channel->flight);
     if (rc == 0 && launch->child_hooks) {
         step = "at_fork hook";
         rc = launch->child_hooks(launch->hooks_ud);
@@ -349,7 +366,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     current = &child;
     depth++;
     put_in_order(&child);
-    atomic_store(&child.channel->flight->stage, FM__STAGE_RUN);
+    next_stage(child.channel->flight, FM__STAGE_START, FM__STAGE_RUN);
     rc = launch->fn(&child, launch->ud);
     if (rc < 0 && !child.has_verdict)
         (void)fm_child_fail(&child, fm_strerror(rc), NULL);

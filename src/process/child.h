@@ -30,6 +30,7 @@ struct fm__launch {
     pid_t parent_group; /* process group of the parent */
     int null_fd;        /* /dev/null */
     bool ring_at_end;   /* the parent cannot hear the child's end */
+    bool tries_locks;   /* see locks.h */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the

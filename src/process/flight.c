@@ -51,6 +51,27 @@ int fm__flight_pass_gate(struct fm__flight *flight, int parent)
     }
 }
 
+bool fm__flight_enter(struct fm__flight *flight, enum fm__stage from,
+                      enum fm__stage to)
+{
+    uint32_t stage = from;
+
+    return atomic_compare_exchange_strong(&flight->stage, &stage, to);
+}
+
+bool fm__flight_condemn(struct fm__flight *flight, enum fm__stage from)
+{
+    return fm__flight_enter(flight, from, FM__STAGE_CONDEMNED);
+}
+
+bool fm__flight_has_begun(struct fm__flight *flight)
+{
+    uint32_t stage = atomic_load(&flight->stage);
+
+    return stage != FM__STAGE_START && stage != FM__STAGE_TRYING &&
+           stage != FM__STAGE_CONDEMNED;
+}
+
 void fm__flight_set_gate(struct fm__flight *flight, enum fm__gate gate)
 {
     if (atomic_exchange(&flight->gate, gate) == FM__GATE_WAITED_AT)

@@ -11,14 +11,17 @@
 #define FM_PROCESS_FLIGHT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FM__FLIGHT_WHERE 120
 
 enum fm__stage {
-    FM__STAGE_START,  /* before the gate, or putting itself in order */
-    FM__STAGE_RUN,    /* the job function runs */
-    FM__STAGE_LEAVING /* the job is over; END follows */
+    FM__STAGE_START,    /* before the gate, or putting itself in order */
+    FM__STAGE_TRYING,   /* takes locks that it may hang on, see locks.h */
+    FM__STAGE_RUN,      /* the job function runs */
+    FM__STAGE_LEAVING,  /* the job is over; END follows */
+    FM__STAGE_CONDEMNED /* may not run any more, the parent kills it */
 };
 
 enum fm__gate {
@@ -47,6 +50,18 @@ void fm__flight_read(struct fm__flight *flight,
 /* Child: wait until the parent opens the gate.  Returns 0, or -ECANCELED when
  * the parent refused or is gone. */
 int fm__flight_pass_gate(struct fm__flight *flight, int parent);
+
+/* Child: go from one stage to the next.  False when the parent has condemned
+ * this child. */
+bool fm__flight_enter(struct fm__flight *flight, enum fm__stage from,
+                      enum fm__stage to);
+
+/* Parent: has the job begun? */
+bool fm__flight_has_begun(struct fm__flight *flight);
+
+/* Parent: let a child in stage `from`, before its job, not go on.  False when
+ * it is in another one. */
+bool fm__flight_condemn(struct fm__flight *flight, enum fm__stage from);
 
 /* Parent: open it, or refuse. */
 void fm__flight_set_gate(struct fm__flight *flight, enum fm__gate gate);
