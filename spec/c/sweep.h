@@ -255,7 +255,7 @@ static bool run_with(const struct scenario *scenario, const struct fault *next)
     (void)snprintf(what, sizeof what, "%s %lu %s in the %s, %s",
                    fault_names[next->call], next->k,
                    next->error == FAULT_SHORT ? "short"
-                                              : strerrorname_np(next->error),
+                                              : fm_err_name(-next->error),
                    next->in_child ? "child" : "parent",
                    next->is_sticky ? "for good" : "once");
     (void)alarm(20);
