@@ -82,6 +82,7 @@ struct fmL_future {
 
 /* user values */
 enum { FML_OPTIONS_NAME = 1, FML_OPTIONS_FDS, FML_OPTIONS_HANDLER };
+enum { FML_ENGINE_SPARE = 1 /* a local future in no use */ };
 enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS };
 enum { FML_CALL_THREAD = 1, FML_CALL_OPTIONS };
 

@@ -187,7 +187,7 @@ static int l_engine_new(lua_State *L)
 
     get_opts(L, 1, &opts, FM_THREADS_WARN);
     lua_settop(L, 1);
-    box = lua_newuserdatauv(L, sizeof *box, 0);
+    box = lua_newuserdatauv(L, sizeof *box, 1);
     memset(box, 0, sizeof *box);
     luaL_setmetatable(L, FML_ENGINE_MT);
     box->threads = opts.on_threads;

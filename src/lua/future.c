@@ -36,9 +36,38 @@ static bool is_settled(const struct fmL_future *handle)
 /* -------------------------------------------------------------------- spawning
  */
 
+/* Push the local future that the engine at 1 has spare, with the options at 2,
+ * and take it from there.  False when there is none. */
+static bool push_spare(lua_State *L)
+{
+    if (lua_getiuservalue(L, 1, FML_ENGINE_SPARE) != LUA_TUSERDATA) {
+        lua_pop(L, 1);
+        return false;
+    }
+    lua_pushnil(L);
+    lua_setiuservalue(L, 1, FML_ENGINE_SPARE);
+    (void)lua_getiuservalue(L, -1, FML_FUTURE_OPTIONS);
+    if (!lua_rawequal(L, -1, 2)) {
+        lua_pushvalue(L, 2);
+        lua_setiuservalue(L, -3, FML_FUTURE_OPTIONS);
+    }
+    lua_pop(L, 1);
+    return true;
+}
+
+/* The local future at 1 was closed: who closed it cannot reach it any more. */
+static void keep_spare(lua_State *L)
+{
+    (void)lua_getiuservalue(L, 1, FML_FUTURE_ENGINE);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, FML_ENGINE_SPARE);
+    lua_pop(L, 1);
+}
+
 /* future(engine, options, is_local) -> future, not started.  `is_local` says
  * that start() and wait() will be called by the function that holds it in its
- * newest to-be-closed variable. */
+ * newest to-be-closed variable, and nobody else ever has it: it may serve the
+ * next such call too. */
 static int l_future(lua_State *L)
 {
     struct fmL_engine *box = fmL_check_engine(L, 1);
@@ -46,6 +75,8 @@ static int l_future(lua_State *L)
 
     (void)fmL_check_options(L, 2);
     lua_settop(L, 3);
+    if (lua_toboolean(L, 3) && push_spare(L))
+        return 1;
     handle = lua_newuserdatauv(L, sizeof *handle, 2);
     handle->future = NULL;
     handle->engine = box;
@@ -257,14 +288,15 @@ static int future_close(lua_State *L)
     if (handle->is_local && fm_child_current() != NULL &&
         L == fmL_main_thread(L) && is_stale(handle->engine))
         fmL_leave_closing(L);
-    if (future == NULL)
-        return 0;
-    if (!is_settled(handle) && handle->engine->engine != NULL) {
+    if (future != NULL && !is_settled(handle) &&
+        handle->engine->engine != NULL) {
         luaL_checkstack(L, LUA_MINSTACK, NULL);
         end_job(L, handle);
     }
     handle->future = NULL;
     fm_future_unref(future);
+    if (handle->is_local)
+        keep_spare(L);
     return 0;
 }
 
