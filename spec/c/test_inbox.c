@@ -232,16 +232,25 @@ TEST(a_pair_whose_first_length_is_too_long_is_refused)
 }
 
 /* What a thread changes while it is read, as a child can change its ring. */
-static struct fm__frame_head changing;
+static union {
+    struct fm__frame_head head;
+    _Atomic uint64_t word; /* with type and length */
+} changing;
+
 static atomic_bool has_ended;
 
 static void *flip(void *unused)
 {
-    volatile struct fm__frame_head *head = &changing;
+    struct fm__frame_head lie = changing.head;
+    uint64_t honest = atomic_load(&changing.word), other;
 
+    lie.type = 0x43;
+    lie.len = 0x7F000000;
+    memcpy(&other, &lie, sizeof other);
     while (!atomic_load(&has_ended)) {
-        head->len ^= 0x7F000000;
-        head->type ^= 0x40;
+        for (volatile int i = 0; i < 8; i++)
+            atomic_store_explicit(&changing.word, i % 4 == 0 ? other : honest,
+                                  memory_order_relaxed);
     }
     return unused;
 }
@@ -251,16 +260,16 @@ TEST(a_head_that_changes_while_it_is_read_is_judged_as_it_was_taken)
     pthread_t thread;
     int n_whole = 0;
 
-    changing.magic = FM__FRAME_MAGIC;
-    changing.type = FM__FRAME_DATA;
-    changing.len = 100;
-    changing.job = JOB;
+    changing.head.magic = FM__FRAME_MAGIC;
+    changing.head.type = FM__FRAME_DATA;
+    changing.head.len = 100;
+    changing.head.job = JOB;
     CHECK_INT(pthread_create(&thread, NULL, flip, NULL), 0);
-    for (int i = 0; i < 1000000; i++) {
+    for (int i = 0; i < 4000000; i++) {
         struct fm__inbox inbox;
 
         fm__inbox_init(&inbox, JOB, 0);
-        if (fm__inbox_feed(&inbox, &changing, sizeof changing) == 0) {
+        if (fm__inbox_feed(&inbox, &changing, FM__FRAME_HEAD) == 0) {
             n_whole++;
             CHECK_INT(inbox.head.len, 100);
             CHECK_INT(inbox.head.type, FM__FRAME_DATA);

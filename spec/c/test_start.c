@@ -156,6 +156,29 @@ TEST(what_a_killed_child_has_started_ends_with_it)
     fm_engine_free(engine);
 }
 
+static int ignore_term_and_hang(fm_child *child, void *ud)
+{
+    (void)signal(SIGTERM, SIG_IGN);
+    return hang(child, ud);
+}
+
+TEST(a_cancelled_child_that_ignores_it_is_killed_after_its_grace)
+{
+    fm_engine *engine = new_engine();
+    fm_future *future = spawn(engine, NULL, ignore_term_and_hang, NULL);
+    const struct fm_outcome *outcome;
+
+    while (fm_future_get_state(future) != FM_RUNNING)
+        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    CHECK(fm_engine_step(engine, 50 * MS) >= 0); /* deaf by now */
+    CHECK_INT(fm_future_cancel(future, 100 * MS), 1);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_CANCELLED);
+    CHECK(outcome->usage.wall_ns >= 100 * MS);
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+
 static int stop_itself(fm_child *child, void *ud)
 {
     (void)raise(SIGSTOP);
