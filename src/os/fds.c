@@ -54,15 +54,18 @@ static void unlock_registry(void)
     (void)pthread_mutex_unlock(&registry.lock);
 }
 
-/* In every forked process: what is ours in the parent is nobody's here.  Kept
- * descriptors stay registered, so that children of this child lose them. */
+/* In every forked process: what is ours in the parent is nobody's here.  Only a
+ * child of ours gets what is kept and what is offered; it stays registered, so
+ * that children of this child lose it. */
 static void after_fork_in_child(void)
 {
     struct entry *entries = all_entries();
+    bool is_ours = fm__forking_took();
     size_t n = 0;
 
     for (size_t i = 0; i < registry.n; i++) {
-        if (!entries[i].keep && entries[i].fd != fm__forking_fd()) {
+        if (!is_ours ||
+            (!entries[i].keep && entries[i].fd != fm__forking_fd())) {
             fm__fd_bury(entries[i].fd);
             continue;
         }
