@@ -273,33 +273,36 @@ static bool run_with(const struct scenario *scenario, const struct fault *next)
 /* --------------------------------------------------------------- the sweep */
 
 static long n_runs, n_reached;
+static bool is_full;
+static unsigned long used[2][FAULT_COUNT]; /* without a fault */
 
-/* The first few k of one error, and then every `every`-th. */
-static void sweep_error(const struct scenario *scenario, struct fault next,
-                        unsigned long every)
+/* In full: every k, until one is not reached.  Else the first few k and some
+ * more of those that a run without a fault reaches. */
+static void sweep_error(const struct scenario *scenario, struct fault next)
 {
     next.k = 1;
-    for (;;) {
+    while (is_full || next.k <= used[next.in_child][next.call]) {
         n_runs++;
         if (!run_with(scenario, &next))
             return;
         n_reached++;
-        next.k += next.k < 4 ? 1 : every;
+        next.k += is_full || next.k < 4 ? 1 : 32;
     }
 }
 
 static void sweep_entry(const struct scenario *scenario,
-                        const struct entry *entry, unsigned long every)
+                        const struct entry *entry)
 {
     for (int i = 0; i < ERRORS_MAX && entry->errors[i] != 0; i++) {
-        for (int how = 0; how < (every > 1 ? 5 : 6); how++) {
+        for (int how = 0; how < 6; how++) {
             struct fault next = {.call = entry->call,
                                  .error = entry->errors[i],
                                  .is_sticky = how % 3 == 1,
                                  .in_child = how >= 3};
 
             calls_again = how % 3 == 2;
-            sweep_error(scenario, next, every);
+            if (is_full || !calls_again || i == 0)
+                sweep_error(scenario, next);
         }
         calls_again = false;
     }
@@ -307,11 +310,10 @@ static void sweep_entry(const struct scenario *scenario,
 
 static void __attribute__((unused)) sweep(const struct scenario *scenario)
 {
-    bool is_full = getenv("FORK_MAP_FULL") != NULL;
-    unsigned long used[2][FAULT_COUNT];
     const struct fault none = {.call = FAULT_COUNT};
     long n_calls = 0;
 
+    is_full = getenv("FORK_MAP_FULL") != NULL;
     (void)signal(SIGALRM, on_hang);
     fault_install();
     fault_arm(&none);
@@ -323,7 +325,7 @@ static void __attribute__((unused)) sweep(const struct scenario *scenario)
     }
     for (size_t i = 0; i < N_ENTRIES; i++) {
         if (used[0][entries[i].call] + used[1][entries[i].call] > 0)
-            sweep_entry(scenario, &entries[i], is_full ? 1 : 32);
+            sweep_entry(scenario, &entries[i]);
     }
     fm__sys = fm__sys_real;
     (void)munmap(fault_page, sizeof *fault_page);
