@@ -1,0 +1,98 @@
+-- SPDX-License-Identifier: MIT
+local process = require "support.process"
+local project = require "support.project"
+
+-- What every script begins with.  note() tells of a process that runs.
+local PREAMBLE = [[
+  package.path, package.cpath = %q, %q
+  local core = require "fork_map.core"
+  local fork_map = require "fork_map"
+  local sys = require "specs_core"
+  local function note()
+    local file <close> = io.open(%q, "a")
+    file:write(sys.getpid(), "\n")
+  end
+  local function sleep() note() sys.sleep(60) end
+  local function spin() note() while true do end end
+]]
+
+describe("Ctrl-C in a script that lua5.4 runs", function()
+  local directory, notes
+
+  before_each(function()
+    directory = project.make_directory()
+    notes = directory .. "/notes"
+  end)
+  after_each(function()
+    project.remove(directory)
+  end)
+
+  local function noted()
+    local pids = {}
+    for pid in (process.read_file(notes) or ""):gmatch("(%d+)\n") do
+      pids[#pids + 1] = math.tointeger(tonumber(pid))
+    end
+    return pids
+  end
+
+  -- Run `program` on a terminal of its own and press Ctrl-C when `n` processes
+  -- run.  Returns what it printed and how long it took to end.
+  local function press(n, program)
+    local name, log = directory .. "/script.lua", directory .. "/log"
+    project.write(name, PREAMBLE:format(package.path, package.cpath, notes) .. program)
+    local keys = assert(io.popen(("script -qec %s /dev/null >%s 2>&1"):format(
+      project.quote(project.lua .. " " .. name), project.quote(log)), "w"))
+    process.eventually(function() return #noted() == n end, "the processes of " .. program)
+    local took = process.timed(function()
+      keys:write("\3")
+      keys:close()
+    end)
+    for _, pid in ipairs(noted()) do
+      process.eventually(function() return process.is_gone(pid) end, "the end of a process")
+    end
+    return process.read_file(log), took
+  end
+
+  it("ends a call that sleeps, and the script", function()
+    local text, took = press(1, "fork_map(sleep) print 'not reached'")
+    assert.matches("interrupted!", text)
+    assert.not_matches("not reached", text)
+    assert.is_true(took < 5)
+  end)
+
+  it("ends a call that computes, and what it has started", function()
+    local text, took = press(2, [[
+      fork_map(function()
+        if sys.fork_once() == 0 then
+          sleep()
+        end
+        spin()
+      end)
+    ]])
+    assert.matches("interrupted!", text)
+    assert.is_true(took < 5)
+  end)
+
+  it("ends calls below calls, and all that run beside", function()
+    local text, took = press(4, [[
+      for _ = 1, 3 do
+        future = core.future(fork_map.engine().core, core.options {})
+        core.start(future, sleep)
+        list = { future, list }
+      end
+      fork_map(function() return fork_map(sleep) end)
+    ]])
+    assert.matches("interrupted!", text)
+    assert.is_true(took < 5)
+  end)
+
+  it("is an error that a script can go on after, with no child left", function()
+    local text = press(1, [[
+      local ok, message = pcall(fork_map, sleep)
+      print(ok, message, sys.wait_any())
+      print(fork_map(function() return "goes on" end))
+    ]])
+    assert.matches("false%s+.*interrupted!%s+nil%s+ECHILD", text)
+    assert.matches("goes on", text)
+  end)
+end)
