@@ -278,7 +278,7 @@ static void is_whole(fm_engine *engine, const struct fm_job_opts *opts,
 TEST(a_whole_result_counts_whatever_is_said_or_done_after_it)
 {
     struct fm_job_opts timed = {.timeout_ns = 50 * MS,
-                                .grace_ns = 3600 * 1000 * MS};
+                                .grace_ns = 3600000 * MS};
     fm_job_fn jobs[] = {say_more, stay, fill_up, stop_here};
     fm_engine *engine = new_engine();
 
@@ -305,7 +305,7 @@ static int say_all_when_asked(fm_child *child, void *ud)
 
 TEST(a_child_that_says_all_when_it_is_cancelled_and_stays_ends_before_its_grace)
 {
-    struct fm_job_opts opts = {.grace_ns = 3600 * 1000 * MS};
+    struct fm_job_opts opts = {.grace_ns = 3600000 * MS};
     fm_engine *engine = new_engine();
     fm_future *future = spawn(engine, &opts, say_all_when_asked, NULL);
 
