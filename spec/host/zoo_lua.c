@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the Lua module does, in every host of the zoo: zoo.lua, with the module
- * linked in.  See zoo/zoo.h.
+ * linked in, in one Lua state and in two at a time.  See zoo/zoo.h.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -50,13 +51,27 @@ static void run_suite(lua_State *L)
     _exit(1);
 }
 
-static void suite(void)
+static void *run_state(void *ud)
 {
     lua_State *L = luaL_newstate();
 
     zoo_must(L != NULL, "luaL_newstate");
     run_suite(L);
     lua_close(L);
+    return ud;
+}
+
+/* One state by itself, then two, each in a thread of its own. */
+static void suite(void)
+{
+    pthread_t thread;
+
+    (void)run_state(NULL);
+    if (!zoo_may_allocate)
+        return;
+    zoo_must(pthread_create(&thread, NULL, run_state, NULL) == 0, "thread");
+    (void)run_state(NULL);
+    zoo_must(pthread_join(thread, NULL) == 0, "thread");
 }
 
 int main(int argc, char **argv)

@@ -58,6 +58,9 @@ void zoo_end_threads(void);
  * environment and locale, for suites whose jobs need them. */
 extern bool zoo_hammers_locks;
 
+/* Whether a thread may allocate while another one forks. */
+extern const bool zoo_may_allocate;
+
 /* Something of the host ran where it must not: a handler in a child. */
 void zoo_count_stray(void);
 int zoo_n_strays(void);
