@@ -115,6 +115,32 @@ TEST(a_fault_in_prepare_or_hooks_is_told_and_leaves_nothing)
     fm__sys = fm__sys_real;
 }
 
+/* ------------------------------------------------------------ descriptors */
+
+static int close_all_and_say_much(fm_child *child, void *ud)
+{
+    for (int fd = 3; fd < 256; fd++)
+        (void)close(fd);
+    return say_much(child, ud);
+}
+
+/* Its parent sleeps, or does not. */
+static void is_whole_or_told(const struct fm_outcome *outcome)
+{
+    if (outcome->kind == FM_VALUE)
+        CHECK_INT(outcome->len, (size_t)30 * 100001);
+    else
+        CHECK_INT(outcome->kind, FM_EXIT);
+}
+
+TEST(a_job_that_closes_the_bell_and_says_more_than_fits_does_not_hang)
+{
+    int n = 30;
+
+    for (int i = 0; i < 5; i++)
+        run_job(NULL, close_all_and_say_much, &n, is_whole_or_told);
+}
+
 /* -------------------------------------------------------------- processes */
 
 static void limit_processes(rlim_t n)
