@@ -8,6 +8,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "os/sys.h"
+
 static atomic_bool is_over;
 static atomic_int n_stolen;
 
@@ -112,6 +114,35 @@ static void on_alarm(int sig)
 {
     (void)sig;
 }
+
+#ifdef __linux__
+static int n_asked;
+
+/* The kernel, while it has not yet let go of the process. */
+static int tell_late(int pidfd, void *info)
+{
+    if (++n_asked > 3)
+        return fm__sys_real.pidfd_get_info(pidfd, info);
+    memset(info, 0, sizeof(uint64_t)); /* its mask: nothing is told */
+    return 0;
+}
+
+TEST(a_status_that_the_kernel_will_tell_soon_is_asked_for_again)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    fm_engine *engine = new_engine();
+    fm_future *future;
+
+    CHECK_INT(sigaction(SIGCHLD, &action, NULL), 0);
+    fm__sys.pidfd_get_info = tell_late;
+    future = spawn(engine, NULL, exit_three, NULL);
+    atomic_store(&n_stolen, 1);
+    expect(wait_for(engine, future), FM_EXIT);
+    CHECK(n_asked == 0 || n_asked == 4); /* 0: a build without pidfds */
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+#endif
 
 TEST(signals_all_the_time_stop_nothing)
 {

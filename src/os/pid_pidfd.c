@@ -105,17 +105,22 @@ static int wait_nohang(const struct fm__pid *pid, int options,
     return 1;
 }
 
-/* Someone else took the status: the kernel may still tell it. */
-static void ask_info(const struct fm__pid *pid, struct fm__exit_status *ret)
+/* Someone else took the status: the kernel may still tell it.  It does from the
+ * moment when the process is let go of, which comes a little after nobody can
+ * wait for it any more; until then it answers, but not to this.  Returns 0 when
+ * it is to be asked again, else -ECHILD. */
+static int ask_info(const struct fm__pid *pid, struct fm__exit_status *ret)
 {
     struct pidfd_info info;
 
     memset(&info, 0, sizeof info);
     info.mask = INFO_EXIT;
-    if (pid->fd < 0 || fm__sys.pidfd_get_info(pid->fd, &info) < 0 ||
-        !(info.mask & INFO_EXIT))
-        return;
+    if (pid->fd < 0 || fm__sys.pidfd_get_info(pid->fd, &info) < 0)
+        return -ECHILD;
+    if (!(info.mask & INFO_EXIT))
+        return 0;
     fm__status_decode(info.exit_code, ret);
+    return -ECHILD;
 }
 
 bool fm__pid_is_gone(const struct fm__pid *pid)
@@ -143,7 +148,7 @@ static int take_status(const struct fm__pid *pid, struct fm__exit_status *ret)
     if (rc < 0 && rc != -ECHILD && pid->fd >= 0)
         rc = wait_nohang(&by_number, WEXITED, ret);
     if (rc == -ECHILD)
-        ask_info(pid, ret);
+        rc = ask_info(pid, ret);
     return rc == -EINTR ? 0 : rc;
 }
 
