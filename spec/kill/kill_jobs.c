@@ -23,7 +23,11 @@
 
 #define S INT64_C(1000000000)
 #define LARGE_PIECE ((size_t)100001)
+#ifdef FM_TINY
+#define LARGE_PIECES 1
+#else
 #define LARGE_PIECES 30
+#endif
 #define BUSY 32
 #define EXIT_KILLED 10
 
@@ -67,7 +71,7 @@ static unsigned char byte_at(size_t i)
     return (unsigned char)(i % LARGE_PIECE * 7);
 }
 
-/* About three times as much as the ring holds. */
+/* Several times as much as the ring holds. */
 static int say_much(fm_child *child, void *ud)
 {
     static unsigned char piece[LARGE_PIECE];
