@@ -19,9 +19,15 @@ need gcc libc6-dev cmake ninja-build lua5.4 liblua5.4-dev lua-busted lua-cjson \
   pkgconf locales gcovr || exit 1
 out=$PWD/build/coverage
 rm -rf "$out"
-mkdir -p "$out"
-gcc -O1 -c spec/support/coverage.c -o "$out/coverage.o" || exit 1
+mkdir -p "$out/tree"
+tar -cf - --exclude=./build --exclude=./.git . | tar -xf - -C "$out/tree"
 export LOCPATH="$PWD/build/locale"
+cd "$out/tree" || exit 1
+gcc -O1 -c spec/support/coverage.c -o "$out/coverage.o" || exit 1
+# A child writes down what it went through after it has said all, which takes
+# longer than any other may stay then.
+sed -i 's/^#define LEAVE_NS .*/#define LEAVE_NS (3 * FM__NS_PER_S)/' \
+  src/engine/attempt.c
 
 # cover PRESET: build it with instruments and run its tests.
 cover()
@@ -37,10 +43,11 @@ cover()
       tail -n 30 "$out/$1.log"
       exit 1
     }
-  ctest --test-dir "$dir" --parallel "$(jobs_at_once)" --timeout 300 </dev/null >"$out/$1-ctest.log" 2>&1
+  ctest --test-dir "$dir" --parallel "$(jobs_at_once)" --timeout 300 </dev/null \
+    >"$out/$1-ctest.log" 2>&1
   sed -n '/tests passed/,$p' "$out/$1-ctest.log"
   FORK_MAP_BUILD=$dir FORK_MAP_PRELOAD= lua5.4 spec/support/busted.lua \
-    -o plainTerminal --exclude-tags="package,not_$1" spec \
+    -o plainTerminal --exclude-tags="package,slow,not_$1" spec \
     --lpath="./lua/?.lua;./lua/?/init.lua;./spec/?.lua" \
     --cpath="$dir/lua/?.so" </dev/null >"$out/$1-busted.log" 2>&1
   grep ' successes / ' "$out/$1-busted.log"
@@ -49,6 +56,6 @@ cover()
 cover dev
 cover portable
 gcovr --root . --exclude-unreachable-branches --gcov-ignore-parse-errors \
-  --object-directory "$out" --html-details "$out/index.html" \
-  --filter src/process/ --filter src/wire/ --filter src/os/ \
-  --filter src/engine/ --filter 'src/lua/values' --branches --txt - "$out"
+  --html-details "$out/index.html" --filter src/process/ --filter src/wire/ \
+  --filter src/os/ --filter src/engine/ --filter 'src/lua/values' --branches \
+  --txt - "$out"

@@ -4,7 +4,7 @@
 local project = require("support.project")
 local q, run = project.quote, project.run
 
-local PAGES = { "README.md", "docs/api.md", "docs/limits.md" }
+local PAGES = { "README.md", "docs/api.md", "docs/limits.md", "docs/reliability.md" }
 
 ---All fenced blocks of a language: { line =, text = }.
 local function find_blocks(page, language)

@@ -308,4 +308,33 @@ TEST(lack_of_memory_for_what_came_is_told_from_bytes_that_are_wrong)
     CHECK(inbox.no_memory);
     fm__inbox_done(&inbox);
 }
+
+static int n_allowed;
+
+static void *little_malloc(size_t size)
+{
+    if (n_allowed-- > 0)
+        return malloc(size);
+    errno = ENOMEM;
+    return NULL;
+}
+
+TEST(lack_of_memory_for_a_text_ends_the_conversation)
+{
+    const int types[] = {FM__FRAME_FAIL, FM__FRAME_START_FAILED};
+
+    fm__sys.malloc = little_malloc;
+    for (int i = 0; i < 3; i++) {
+        struct talk talk = {.len = 0};
+        struct fm__inbox inbox;
+
+        say(&talk, types[i / 2], "\1\0\0\0ab", 6);
+        n_allowed = i % 2;
+        CHECK_INT(hear(&inbox, &talk), -ENOMEM);
+        CHECK_INT(inbox.ending, FM__ENDING_BROKEN);
+        CHECK(inbox.no_memory);
+        fm__inbox_done(&inbox);
+    }
+    fm__sys.malloc = malloc;
+}
 #endif
