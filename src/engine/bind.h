@@ -24,9 +24,8 @@ struct fm__sink *fm__child_sink(fm_child *child);
 
 /* Stop the job's clock-driven samples, and start them: a signal on the
  * child's own CPU time, first after 10 ms, calls `sample(ud)` in signal
- * context; so does the parent's request before it kills.  Returns 0 or a
- * negative code. */
-int fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud);
+ * context; so does the parent's request before it kills. */
+void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud);
 
 /* True while a callback of this engine's loop runs (waiting is refused). */
 bool fm__engine_in_callback(const fm_engine *engine);

@@ -510,10 +510,9 @@ struct fm__sink *fm__child_sink(fm_child *child)
     return fm__child_get_sink(child);
 }
 
-int fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
+void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
 {
     fm__child_set_sampler(child, sample, ud);
-    return 0;
 }
 
 void *fm__process_get_job(void)

@@ -115,9 +115,6 @@ int fmL_push_kept(lua_State *L, enum fmL_kept key);
 /* Keep the value on the top of the stack.  [-1, +0, -] */
 void fmL_keep(lua_State *L, enum fmL_kept key);
 
-/* Push the table of all of them, for a function that needs one quickly. */
-void fmL_push_all_kept(lua_State *L);
-
 /* In the table `library` put `fn` at `name`; all three are kept.  Writes one
  * slot of that table and makes no object.  [-0, +0, m] */
 void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,

@@ -189,7 +189,7 @@ static int run(lua_State *L)
     struct fmL_job *job = lua_touserdata(L, 1);
     int n = lua_gettop(L) - 2;
     int status;
-    int rc;
+    int rc = 0;
 
     lua_pushcfunction(L, on_error);
     lua_replace(L, 1);
@@ -198,10 +198,7 @@ static int run(lua_State *L)
     job->recorder.child = job->child;
     job->recorder.home = job->call->home;
     job->recorder.home_line = job->call->home_line;
-    rc = fmL_recorder_start(L, &job->recorder);
-    if (rc < 0)
-        return luaL_error(L, "cannot start the flight recorder: %s",
-                          fm_strerror(rc));
+    fmL_recorder_start(L, &job->recorder);
     fmL_hooks_run_child(L);
     status = lua_pcall(L, n, LUA_MULTRET, 1);
     if (status == LUA_OK)
@@ -272,6 +269,6 @@ int fmL_run_job(fm_child *child, void *ud)
         rc = (int)lua_tointeger(L, -1);
     else
         rc = report_breakdown(L, &job, status);
-    (void)fm__child_sample(child, NULL, NULL); /* its recorder goes */
+    fm__child_sample(child, NULL, NULL); /* its recorder goes */
     return rc < 0 ? rc : 0;
 }

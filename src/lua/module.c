@@ -11,11 +11,16 @@
 /* Registry key of the table of enum fmL_kept. */
 static const char kept_key;
 
+static void push_all_kept(lua_State *L)
+{
+    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+}
+
 int fmL_push_kept(lua_State *L, enum fmL_kept key)
 {
     int type;
 
-    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+    push_all_kept(L);
     type = lua_rawgeti(L, -1, key);
     lua_remove(L, -2);
     return type;
@@ -23,21 +28,16 @@ int fmL_push_kept(lua_State *L, enum fmL_kept key)
 
 void fmL_keep(lua_State *L, enum fmL_kept key)
 {
-    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+    push_all_kept(L);
     lua_insert(L, -2);
     lua_rawseti(L, -2, key);
     lua_pop(L, 1);
 }
 
-void fmL_push_all_kept(lua_State *L)
-{
-    (void)lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
-}
-
 void fmL_replace(lua_State *L, enum fmL_kept library, enum fmL_kept name,
                  enum fmL_kept fn)
 {
-    fmL_push_all_kept(L);
+    push_all_kept(L);
     if (lua_rawgeti(L, -1, library) == LUA_TTABLE) {
         lua_rawgeti(L, -2, name);
         lua_rawgeti(L, -3, fn);

@@ -239,7 +239,7 @@ void fmL_open_recorder(lua_State *L)
 /* ---------------------------------------------------------------------- start
  */
 
-int fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder)
+void fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder)
 {
     recorder->running = L;
     recorder->busy = 0;
@@ -247,5 +247,5 @@ int fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder)
     memset(recorder->slots, 0, sizeof recorder->slots);
     fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_RESUME, FML_KEPT_RESUME);
     fmL_replace(L, FML_KEPT_COROUTINE, FML_KEPT_NAME_WRAP, FML_KEPT_WRAP);
-    return fm__child_sample(recorder->child, sample, recorder);
+    fm__child_sample(recorder->child, sample, recorder);
 }

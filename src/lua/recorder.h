@@ -41,9 +41,8 @@ struct fmL_recorder {
 
 /* Begin, until fm__child_sample() says otherwise: `L` is the job's thread, and
  * `recorder` has child, home and home_line.  Replaces coroutine.resume and
- * coroutine.wrap in the child's `coroutine` table.  Returns 0 or a negative
- * code.  [-0, +0, m] */
-int fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder);
+ * coroutine.wrap in the child's `coroutine` table.  [-0, +0, m] */
+void fmL_recorder_start(lua_State *L, struct fmL_recorder *recorder);
 
 /* At load: make the functions that replace others.  [-0, +0, m] */
 void fmL_open_recorder(lua_State *L);
