@@ -58,11 +58,10 @@ void fm__memory_unshare(void *p, size_t len)
         (void)fm__sys.munmap(p, len);
 }
 
-void *fm__bulk_resize(void *p, size_t old_len, size_t len)
+void *fm__bulk_resize(void *p, size_t len)
 {
     void *q;
 
-    (void)old_len;
     if (len == 0) {
         fm__sys.free(p);
         return NULL;

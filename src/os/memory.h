@@ -19,9 +19,9 @@ int fm__memory_inherit(void *p, size_t len, bool inherit);
 void fm__memory_unshare(void *p, size_t len);
 
 /* A private block for bulk data that grows without copying.  As realloc():
- * fm__bulk_resize(NULL, 0, n) allocates, (p, n, 0) frees.  NULL when there is
+ * fm__bulk_resize(NULL, n) allocates, (p, 0) frees.  NULL when there is
  * no memory, the old block is then untouched. */
-void *fm__bulk_resize(void *p, size_t old_len, size_t len);
+void *fm__bulk_resize(void *p, size_t len);
 
 /* Memory that a fork does not copy: what a child writes there, its parent and
  * its siblings see.  False where the kernel does not tell. */

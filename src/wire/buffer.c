@@ -18,7 +18,7 @@ void fm__buffer_init(struct fm__buffer *buffer, size_t limit)
 
 void fm__buffer_done(struct fm__buffer *buffer)
 {
-    buffer->data = fm__bulk_resize(buffer->data, buffer->size, 0);
+    buffer->data = fm__bulk_resize(buffer->data, 0);
     fm__buffer_init(buffer, buffer->limit);
 }
 
@@ -39,10 +39,10 @@ static int grow(struct fm__buffer *buffer, size_t size, size_t most)
     want = want <= most / 2 ? want * 2 : most;
     if (want < size)
         want = size;
-    data = fm__bulk_resize(buffer->data, buffer->size, want);
+    data = fm__bulk_resize(buffer->data, want);
     if (data == NULL && want > size) {
         want = size; /* doubling was a wish */
-        data = fm__bulk_resize(buffer->data, buffer->size, want);
+        data = fm__bulk_resize(buffer->data, want);
     }
     if (data == NULL)
         return -ENOMEM;

@@ -27,7 +27,7 @@ static void drop_texts(struct fm__inbox *inbox)
 void fm__inbox_done(struct fm__inbox *inbox)
 {
     drop_texts(inbox);
-    inbox->data = fm__bulk_resize(inbox->data, inbox->size, 0);
+    inbox->data = fm__bulk_resize(inbox->data, 0);
     fm__sys.free(inbox->control);
     inbox->control = NULL;
     inbox->control_size = 0;
@@ -60,7 +60,7 @@ static int reserve(struct fm__inbox *inbox, size_t more)
         size = 256;
     if (inbox->limit != 0 && size > inbox->limit)
         size = (size_t)inbox->limit;
-    data = fm__bulk_resize(inbox->data, inbox->size, size);
+    data = fm__bulk_resize(inbox->data, size);
     if (!data)
         return -ENOMEM;
     inbox->data = data;
