@@ -94,6 +94,19 @@ function M.random_double()
   return (string.unpack("<d", string.pack("<j", math.random(0))))
 end
 
+---`n` doubles of random bits, and those of them that are finite.
+function M.random_doubles(n)
+  local all, finite = {}, {}
+  for i = 1, n do
+    local double = M.random_double()
+    all[i] = double
+    if double - double == 0 then
+      finite[#finite + 1] = double
+    end
+  end
+  return all, finite
+end
+
 local function random_name()
   local bytes = {}
   for i = 1, math.random(0, 9) do
