@@ -419,7 +419,8 @@ FM_API int fm_future_on_settle(fm_future *future, fm_settle_cb cb, void *ud);
  * Ask the job to stop: SIGTERM and SIGCONT to the child's process group, and
  * SIGKILL after `grace_ns` (0: at once; negative: the job's own grace).  A
  * job that has not started settles without starting.  A result that was whole
- * before wins.  Asking again can only shorten the grace.
+ * before wins; however it ends, it is not tried again.  Asking again can only
+ * shorten the grace.
  *
  * Returns 1 when it had an effect, 0 when it had none (settled, or asked
  * already), or FM_ECLOSED.

@@ -373,7 +373,7 @@ static bool wants_retry(const fm_future *future)
 {
     return future->attempt <= future->opts.retries &&
            (future->opts.retry_on & FM_KIND_BIT(future->outcome.kind)) &&
-           !future->engine->closed && future->stop_kind != FM_CANCELLED;
+           !future->engine->closed && !future->is_cancelled;
 }
 
 static void try_again_at(fm_future *future, int64_t at)
@@ -402,7 +402,7 @@ static void start_over(fm_future *future, int64_t now)
     try_again_at(future, now);
 }
 
-static void settle_or_retry(fm_future *future, int64_t now)
+void fm__attempt_conclude(fm_future *future, int64_t now)
 {
     if (future->starts_over)
         start_over(future, now);
@@ -458,7 +458,7 @@ void fm__attempt_finish(fm_future *future, int64_t now)
     fm__outcome_decide(future, &status);
     finish_outputs(future);
     release_child(future, group_empty);
-    settle_or_retry(future, now);
+    fm__attempt_conclude(future, now);
 }
 
 /* --------------------------------------------------------------- time */

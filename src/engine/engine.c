@@ -186,21 +186,11 @@ void fm_engine_get_stats(const fm_engine *engine, struct fm_engine_stats *ret)
 
 /* ------------------------------------------------------------- one step */
 
-/* A job that could not be forked: another try if it wants one, else settle. */
+/* A job that could not be forked. */
 static void fail_start(fm_future *future, int rc)
 {
-    const struct fm_job_opts *opts = &future->opts;
-
     fm__outcome_set_plain(future, FM_SPAWN, rc, future->spawn_step);
-    if (future->attempt <= opts->retries &&
-        (opts->retry_on & FM_KIND_BIT(FM_SPAWN))) {
-        (void)fm__future_enter(future, FM_BACKOFF);
-        fm__list_remove(future);
-        future->next_at = fm__clock_after(fm__clock_now(), opts->backoff_ns);
-        fm__list_append(&future->engine->waiting, future);
-        return;
-    }
-    fm__future_settle(future);
+    fm__attempt_conclude(future, fm__clock_now());
 }
 
 void fm__engine_start_queued(fm_engine *engine)

@@ -54,6 +54,7 @@ struct fm_future {
     uint64_t job;
     uint64_t seed[2];
     unsigned attempt;
+    bool is_cancelled; /* this attempt is the last, however it ends */
     fm_settle_cb on_settle;
     void *on_settle_ud;
     /* One attempt. */
@@ -154,6 +155,8 @@ int fm__attempt_start(fm_future *future);
 void fm__attempt_pump(fm_future *future, int64_t now);
 /* The process is gone: reap, decide, free the slot; then SETTLED or BACKOFF. */
 void fm__attempt_finish(fm_future *future, int64_t now);
+/* The outcome is decided: SETTLED, or another attempt. */
+void fm__attempt_conclude(fm_future *future, int64_t now);
 /* Act on deadlines that have come. */
 void fm__attempt_check_time(fm_future *future, int64_t now);
 /* The earliest time at which check_time must be called. */

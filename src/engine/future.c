@@ -219,6 +219,7 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
         fm__engine_leave(engine);
         return 1;
     }
+    future->is_cancelled = true;
     if (future->inbox.ending == FM__ENDING_ENDED)
         return 0; /* whole before we asked */
     if (grace_ns == 0) {
