@@ -53,10 +53,15 @@ static struct fault_page {
 static bool fault_is_child;
 static long fault_blocks, fault_mappings;
 
+/* Told of every call of this process. */
+static void (*fault_watch)(int call) __attribute__((unused));
+
 static bool fault_hits(int call)
 {
     unsigned long n = ++fault_page->calls[fault_is_child][call];
 
+    if (fault_watch && !fault_is_child)
+        fault_watch(call);
     if (call != fault.call || fault_is_child != fault.in_child || n < fault.k)
         return false;
     if (n > fault.k && !fault.is_sticky)

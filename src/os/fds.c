@@ -3,7 +3,8 @@
  * The process-wide registry of engine descriptors; see fds.h.
  *
  * It is one array under one mutex, which the fork handlers hold across every
- * fork(), so that the child finds it whole.  Entries are a few per living
+ * fork(), so that the child finds it whole.  Who holds it has no signals: a
+ * handler of the host may fork.  Entries are a few per living
  * child; the engine keeps them in use, so a linear search is short.
  */
 #include "os/fds.h"
@@ -18,6 +19,7 @@
 
 #include "os/forking.h"
 #include "os/proc.h"
+#include "os/signals.h"
 #include "os/sys.h"
 
 struct entry {
@@ -31,6 +33,7 @@ struct entry {
 
 static struct {
     pthread_mutex_t lock;
+    sigset_t mask; /* of the thread that holds the lock, as it was before */
     struct entry *entries; /* NULL: `first` */
     size_t n, size;
     unsigned users; /* engines */
@@ -46,12 +49,17 @@ static struct entry *all_entries(void)
 
 static void lock_registry(void)
 {
-    (void)pthread_mutex_lock(&registry.lock);
+    sigset_t mask;
+
+    fm__signals_lock(&registry.lock, &mask);
+    registry.mask = mask;
 }
 
 static void unlock_registry(void)
 {
-    (void)pthread_mutex_unlock(&registry.lock);
+    sigset_t mask = registry.mask;
+
+    fm__signals_unlock(&registry.lock, &mask);
 }
 
 /* In every forked process: what is ours in the parent is nobody's here.  Only a
@@ -76,6 +84,7 @@ static void after_fork_in_child(void)
     registry.generation++;
     /* No thread is here that could wait for it. */
     registry.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    fm__signals_restore(&registry.mask);
 }
 
 int fm__fds_open(void)

@@ -30,6 +30,21 @@ void fm__signals_restore(const sigset_t *old)
     (void)fm__sys.pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
+/* A mask that cannot be set is no reason to go without the lock. */
+void fm__signals_lock(pthread_mutex_t *lock, sigset_t *ret_old)
+{
+    (void)sigemptyset(ret_old);
+    if (fm__signals_block(ret_old) < 0)
+        (void)fm__sys.pthread_sigmask(SIG_SETMASK, NULL, ret_old);
+    (void)pthread_mutex_lock(lock);
+}
+
+void fm__signals_unlock(pthread_mutex_t *lock, const sigset_t *old)
+{
+    (void)pthread_mutex_unlock(lock);
+    fm__signals_restore(old);
+}
+
 int fm__signals_open(void)
 {
     sigset_t none;

@@ -4,11 +4,17 @@
 #ifndef FM_OS_SIGNALS_H
 #define FM_OS_SIGNALS_H
 
+#include <pthread.h>
 #include <signal.h>
 
 /* Block every signal of this thread; *ret_old is for fm__signals_restore(). */
 int fm__signals_block(sigset_t *ret_old);
 void fm__signals_restore(const sigset_t *old);
+
+/* Take a lock that fork() takes too, and give it back, with no signal in
+ * between: a handler of the host that forks would wait for its own thread. */
+void fm__signals_lock(pthread_mutex_t *lock, sigset_t *ret_old);
+void fm__signals_unlock(pthread_mutex_t *lock, const sigset_t *old);
 
 /* In a child: default action for every signal, no alternate stack; SIGTTIN
  * and SIGTTOU ignored (the child's group is in the background).  The mask

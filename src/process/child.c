@@ -378,14 +378,12 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     leave(&child, rc < 0);
 }
 
-/* No handler of the host may run in the child, nor between the fork and the
- * moment when the child is known. */
-static int fork_masked(const struct fm__launch *launch, pid_t *ret_pid)
+static int fork_offering(const struct fm__launch *launch, pid_t *ret_pid)
 {
+    struct fm__offer offer = fm__channel_get_offer(launch->channel);
     pid_t parent = fm__sys.getpid();
-    sigset_t mask;
     pid_t pid;
-    int rc = fm__signals_block(&mask);
+    int rc = fm__forking_begin(&offer);
 
     if (rc < 0)
         return rc;
@@ -393,20 +391,23 @@ static int fork_masked(const struct fm__launch *launch, pid_t *ret_pid)
     if (pid == 0)
         child_main(launch, parent);
     rc = pid < 0 ? -errno : 0;
-    fm__signals_restore(&mask);
+    fm__forking_end();
     *ret_pid = pid;
     return rc;
 }
 
+/* No handler of the host may run in the child, nor between the fork and the
+ * moment when the child is known; nor while a child is offered something, which
+ * the handler's own fork would take. */
 int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
 {
-    struct fm__offer offer = fm__channel_get_offer(launch->channel);
-    int rc = fm__forking_begin(&offer);
+    sigset_t mask;
+    int rc = fm__signals_block(&mask);
 
     if (rc < 0)
         return rc;
-    rc = fork_masked(launch, ret_pid);
-    fm__forking_end();
+    rc = fork_offering(launch, ret_pid);
+    fm__signals_restore(&mask);
     return rc;
 }
 
