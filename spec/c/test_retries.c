@@ -229,8 +229,7 @@ static int stay_in_the_group(pid_t pid, pid_t group)
 
 TEST(a_job_that_is_cancelled_when_its_failure_is_whole_is_not_tried_again)
 {
-    struct fm_job_opts opts = {.retries = 9,
-                               .retry_on = FM_KIND_BIT(FM_ERROR)};
+    struct fm_job_opts opts = {.retries = 9, .retry_on = FM_KIND_BIT(FM_ERROR)};
     fm_engine *engine = new_engine();
     fm_future *future;
 
