@@ -138,12 +138,10 @@ static void abandon(fm_future *future)
 /* Hooks are callbacks of the loop: they may not wait. */
 static int run_hooks(fm_engine *engine, int (*hooks)(fm_engine *engine))
 {
-    bool nested = engine->in_callback;
-    int rc;
+    struct fm__entry before = fm__callback_begin(engine);
+    int rc = hooks(engine);
 
-    engine->in_callback = true;
-    rc = hooks(engine);
-    engine->in_callback = nested;
+    fm__callback_end(engine, before);
     return rc;
 }
 
@@ -322,20 +320,22 @@ static void drain_ring(fm_future *future, size_t most)
     }
 }
 
+static void hear_line(int stream, const char *line, size_t len, void *ud)
+{
+    fm_future *future = ud;
+    struct fm__entry before = fm__callback_begin(future->engine);
+
+    future->opts.on_line(stream, line, len, future->opts.on_line_ud);
+    fm__callback_end(future->engine, before);
+}
+
 static void pump_outputs(fm_future *future)
 {
-    fm_engine *engine = future->engine;
-    const struct fm_job_opts *opts = &future->opts;
-    bool nested = engine->in_callback;
-
-    engine->in_callback = true;
     for (int i = 0; i < 2; i++) {
         if (future->outputs[i].read_fd >= 0 &&
-            !fm__output_pump(&future->outputs[i], opts->on_line,
-                             opts->on_line_ud))
+            !fm__output_pump(&future->outputs[i], hear_line, future))
             close_output(future, i);
     }
-    engine->in_callback = nested;
 }
 
 /* Nothing more is to come but the end of the process. */
@@ -414,18 +414,12 @@ void fm__attempt_conclude(fm_future *future, int64_t now)
 
 static void finish_outputs(fm_future *future)
 {
-    fm_engine *engine = future->engine;
-    const struct fm_job_opts *opts = &future->opts;
-    bool nested = engine->in_callback;
-
     pump_outputs(future);
-    engine->in_callback = true;
     for (int i = 0; i < 2; i++) {
         close_output(future, i);
-        fm__output_finish(&future->outputs[i], opts->on_line, opts->on_line_ud);
+        fm__output_finish(&future->outputs[i], hear_line, future);
         fm__output_get(&future->outputs[i], &future->outcome.output[i]);
     }
-    engine->in_callback = nested;
 }
 
 static void release_child(fm_future *future, bool group_empty)
@@ -549,13 +543,11 @@ void fm__attempt_check_time(fm_future *future, int64_t now)
     }
     switch (future->stop) {
     case FM__STOP_NONE:
-        if (future->state == FM_STARTING && now >= future->next_at) {
+        /* next_at is that of the start, and NEVER once the job runs. */
+        if (now >= future->next_at)
             end_start(future, now);
-        } else if (now >= future->timeout_at) {
+        else
             fm__future_stop(future, FM__STOP_SAMPLING, FM_TIMEOUT, now);
-        } else {
-            future->next_at = FM__NEVER;
-        }
         break;
     case FM__STOP_SAMPLING:
         fm__future_stop(future, FM__STOP_ASKED, FM_TIMEOUT, now);

@@ -67,8 +67,8 @@ static void decide_said(fm_future *future)
 static void decide_spawn(fm_future *future, int rc, const char *step)
 {
     future->outcome.error_code = rc;
-    SAY(future, "the child could not be started: %s: %s (%s)",
-        step ? step : "start", fm_strerror(rc), fm_err_name(rc));
+    SAY(future, "the child could not be started: %s: %s (%s)", step,
+        fm_strerror(rc), fm_err_name(rc));
     set(future, FM_SPAWN, future->message);
 }
 
@@ -113,11 +113,8 @@ static void decide_stopped(fm_future *future)
     case FM_CLOSED:
         set(future, FM_CLOSED, "the engine was closed");
         break;
-    case FM_SPAWN:
+    default: /* FM_SPAWN; bytes that are wrong are an ending of their own */
         decide_spawn(future, future->spawn_rc, future->spawn_step);
-        break;
-    default:
-        set(future, FM_PROTOCOL, "the child sent bytes that are not a result");
         break;
     }
 }
@@ -186,8 +183,7 @@ static void fill_last(fm_future *future)
     last->known = true;
     last->elapsed_ns = future->outcome.usage.wall_ns;
     last->max_rss = future->outcome.usage.max_rss;
-    if (future->channel)
-        fm__flight_read(future->channel->flight, last->where);
+    fm__flight_read(future->channel->flight, last->where);
 }
 
 void fm__outcome_decide(fm_future *future, const struct fm__exit_status *status)
