@@ -63,6 +63,7 @@ build = {
         "src/engine/attempt.c",
         "src/engine/close.c",
         "src/engine/engine.c",
+        "src/engine/entry.c",
         "src/engine/error.c",
         "src/engine/future.c",
         "src/engine/home.c",

@@ -41,9 +41,10 @@
  *
  * Calling context
  *   Every function is for the thread that uses the engine, and never for a
- *   signal handler, except those that say otherwise.  In a process other than
- *   the one an engine was made in, its functions return FM_ECLOSED (and
- *   fm_engine_free() lets go of memory only).
+ *   signal handler, except those that say otherwise; a handler that has
+ *   interrupted an engine at work gets FM_EBUSY from its verbs.  In a process
+ *   other than the one an engine was made in, its functions return FM_ECLOSED
+ *   (and fm_engine_free() lets go of memory only).
  */
 #ifndef FORK_MAP_H
 #define FORK_MAP_H
@@ -83,7 +84,8 @@ enum {
     FM_ETHREADS = -10006,   /* the host has threads and the policy refuses */
     FM_EFORBIDDEN = -10007, /* fm_engine_forbid_direct() was called */
     FM_ESHARED = -10008,    /* the host's memory is shared with its children */
-    FM_EBUSY = -10009       /* called from inside a callback of the loop */
+    FM_EBUSY = -10009       /* called from a callback of the loop, or from a
+                               signal handler that has interrupted it */
 };
 
 /** A short English text for a negative return code; never NULL. */

@@ -117,16 +117,18 @@ static void close_engine(fm_engine *engine, int64_t grace_ns)
     fm__fds_close();
 }
 
-/* A callback of an engine of ours runs, further up the stack. */
+/* An engine of ours, or a callback of it, runs further up the stack. */
 static bool is_busy(const fm_engine *engine)
 {
-    return engine->in_callback && fm__engine_is_ours(engine);
+    return (engine->in_callback || engine->is_at_work) &&
+           fm__engine_is_ours(engine);
 }
 
 int fm_engine_close(fm_engine *engine, int64_t grace_ns)
 {
-    if (!engine->closed && is_busy(engine))
-        return FM_EBUSY;
+    if (is_busy(engine))
+        return engine->closed ? 0 : FM_EBUSY;
+    (void)fm__engine_enter(engine);
     close_engine(engine, grace_ns);
     fm__engine_leave(engine);
     return 0;
@@ -140,7 +142,9 @@ void fm_engine_free(fm_engine *engine)
         engine->free_after_callback = true;
         return;
     }
+    (void)fm__engine_enter(engine);
     close_engine(engine, -1);
+    fm__engine_exit(engine);
     fm__engine_unref(engine);
 }
 

@@ -31,28 +31,16 @@
 
 #define TAGS 64
 
-bool fm__engine_is_ours(const fm_engine *engine)
-{
-    return engine->pid == fm__sys.getpid() &&
-           engine->generation == fm__fds_generation();
-}
-
-bool fm__engine_in_callback(const fm_engine *engine)
-{
-    return engine->in_callback;
-}
-
 void fm__engine_warn(fm_engine *engine, const char *message)
 {
     char line[256];
     int len;
 
     if (engine->opts.on_warning) {
-        bool nested = engine->in_callback;
+        struct fm__entry before = fm__callback_begin(engine);
 
-        engine->in_callback = true;
         engine->opts.on_warning(message, engine->opts.ud);
-        engine->in_callback = nested;
+        fm__callback_end(engine, before);
         return;
     }
     len = snprintf(line, sizeof line, "%s\n", message);
@@ -375,10 +363,11 @@ int fm__engine_run_due(fm_engine *engine)
 
         fm__list_remove(future);
         if (cb) {
+            struct fm__entry before = fm__callback_begin(engine);
+
             future->on_settle_ud = NULL;
-            engine->in_callback = true;
             cb(future, ud);
-            engine->in_callback = false;
+            fm__callback_end(engine, before);
         }
         fm_future_unref(future);
         n++;
@@ -436,12 +425,13 @@ static void leave_ready(fm_engine *engine)
 
 void fm__engine_leave(fm_engine *engine)
 {
-    if (engine->in_callback)
-        return;
-    if (engine->free_after_callback)
-        fm_engine_free(engine);
-    else
+    bool is_last = !engine->in_callback && engine->free_after_callback;
+
+    if (!engine->in_callback && !is_last)
         leave_ready(engine);
+    fm__engine_exit(engine);
+    if (is_last)
+        fm_engine_free(engine);
 }
 
 int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
@@ -450,10 +440,12 @@ int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
-    if (engine->in_callback)
+    if (engine->in_callback || !fm__engine_enter(engine))
         return FM_EBUSY;
-    if (is_idle(engine) && !engine->parked)
+    if (is_idle(engine) && !engine->parked) {
+        fm__engine_exit(engine);
         return 0;
+    }
     rc = fm__engine_step(engine, timeout_ns);
     fm__engine_leave(engine);
     return rc;

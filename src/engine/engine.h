@@ -94,6 +94,7 @@ struct fm_engine {
     struct fm__bell bell;
     int null_fd;
     bool closed, in_callback, forbids_direct, warned_threads;
+    volatile bool is_at_work; /* its own code, not a callback; see entry.c */
     bool free_after_callback; /* fm_engine_free() was called in one */
     bool blind; /* pidfds cannot be had: children ring at their end */
     struct fm__list queue, waiting, due;
@@ -177,12 +178,25 @@ int fm__hooks_parent(fm_engine *engine);
 int fm__hooks_child(void *engine);
 void fm__hooks_forget(fm_engine *engine);
 
+/* entry.c: who is inside */
+bool fm__engine_is_ours(const fm_engine *engine);
+/* Every verb of the host begins with _enter, which is false for a signal
+ * handler that has interrupted another one, and ends with fm__engine_leave(),
+ * or with _exit when it has changed nothing. */
+bool fm__engine_enter(fm_engine *engine);
+void fm__engine_exit(fm_engine *engine);
+/* Around every call of a function of the host. */
+struct fm__entry {
+    bool in_callback, is_at_work;
+};
+struct fm__entry fm__callback_begin(fm_engine *engine);
+void fm__callback_end(fm_engine *engine, struct fm__entry before);
+
 /* engine.c */
 void fm__engine_warn(fm_engine *engine, const char *message);
-bool fm__engine_is_ours(const fm_engine *engine);
 /* At the end of what may have changed something or run callbacks: free the
  * engine if one of them asked for it, else have its descriptor tell what is to
- * be done.  Inside a callback it does nothing. */
+ * be done.  Inside a callback that is left to who runs it. */
 void fm__engine_leave(fm_engine *engine);
 /* Start jobs while there are slots for them. */
 void fm__engine_start_queued(fm_engine *engine);

@@ -20,7 +20,7 @@ static const struct {
     {FM_EFORBIDDEN, "FM_EFORBIDDEN",
      "this engine was told not to fork the host directly"},
     {FM_ESHARED, "FM_ESHARED", "the host's memory is shared with its children"},
-    {FM_EBUSY, "FM_EBUSY", "called from inside a callback of the loop"},
+    {FM_EBUSY, "FM_EBUSY", "called from inside the loop"},
 };
 
 /* The errors that fork, memory and descriptors give; strerrorname_np() is not

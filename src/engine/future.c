@@ -59,11 +59,10 @@ void fm__future_drop_ud(fm_future *future)
     future->opts.ud_free = NULL;
     if (ud_free) {
         fm_engine *engine = future->engine;
-        bool nested = engine->in_callback;
+        struct fm__entry before = fm__callback_begin(engine);
 
-        engine->in_callback = true;
         ud_free(future->ud);
-        engine->in_callback = nested;
+        fm__callback_end(engine, before);
     }
 }
 
@@ -186,12 +185,13 @@ int fm_future_on_settle(fm_future *future, fm_settle_cb cb, void *ud)
         return FM_ECLOSED;
     if (future->on_settle)
         return -EEXIST;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
     future->on_settle = cb;
     future->on_settle_ud = ud;
-    if (future->state == FM_SETTLED && !future->list) {
+    if (future->state == FM_SETTLED && !future->list)
         fm__list_append(&engine->due, fm_future_ref(future));
-        fm__engine_leave(engine);
-    }
+    fm__engine_leave(engine);
     return 0;
 }
 
@@ -203,20 +203,14 @@ static void cancel_early(fm_future *future)
     fm__future_settle(future);
 }
 
-int fm_future_cancel(fm_future *future, int64_t grace_ns)
+static int cancel(fm_future *future, int64_t grace_ns)
 {
-    fm_engine *engine = future->engine;
     int64_t now = fm__clock_now();
     enum fm__stop before = future->starts_over ? FM__STOP_NONE : future->stop;
     int64_t kill_at;
 
-    if (future->state == FM_SETTLED)
-        return 0;
-    if (!fm__engine_is_ours(engine))
-        return FM_ECLOSED;
     if (future->state == FM_QUEUED || future->state == FM_BACKOFF) {
         cancel_early(future);
-        fm__engine_leave(engine);
         return 1;
     }
     future->is_cancelled = true;
@@ -224,7 +218,6 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
         return 0; /* whole before we asked */
     if (grace_ns == 0) {
         fm__future_stop(future, FM__STOP_FORCED, FM_CANCELLED, now);
-        fm__engine_leave(engine);
         return before == FM__STOP_NONE;
     }
     fm__future_stop(future, FM__STOP_ASKED, FM_CANCELLED, now);
@@ -233,6 +226,21 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
     if (future->stop == FM__STOP_ASKED &&
         (before != FM__STOP_ASKED || kill_at < future->next_at))
         future->next_at = kill_at;
-    fm__engine_leave(engine);
     return before == FM__STOP_NONE;
+}
+
+int fm_future_cancel(fm_future *future, int64_t grace_ns)
+{
+    fm_engine *engine = future->engine;
+    int rc;
+
+    if (future->state == FM_SETTLED)
+        return 0;
+    if (!fm__engine_is_ours(engine))
+        return FM_ECLOSED;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
+    rc = cancel(future, grace_ns);
+    fm__engine_leave(engine);
+    return rc;
 }

@@ -94,16 +94,12 @@ static void draw_seed(fm_future *future)
     future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
 }
 
-int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-             void *ud, fm_future **ret_future)
+static int add_job(fm_engine *engine, const struct fm_job_opts *opts,
+                   fm_job_fn fn, void *ud, fm_future **ret_future)
 {
     fm_future *future;
     int rc;
 
-    if (!fm__engine_is_ours(engine) || engine->closed)
-        return FM_ECLOSED;
-    if (!fn || (opts && fm_job_opts_error(opts)))
-        return -EINVAL;
     future = fm__future_alloc(engine);
     if (!future)
         return -ENOMEM;
@@ -124,7 +120,26 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
     draw_seed(future);
     *ret_future = fm_future_ref(future); /* the engine keeps the first */
     fm__list_append(&engine->queue, future);
-    if (!engine->in_callback && engine->queue.first == future)
+    return 0;
+}
+
+int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+             void *ud, fm_future **ret_future)
+{
+    int rc;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (!fn || (opts && fm_job_opts_error(opts)))
+        return -EINVAL;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
+    rc = add_job(engine, opts, fn, ud, ret_future);
+    if (rc < 0) {
+        fm__engine_exit(engine);
+        return rc;
+    }
+    if (!engine->in_callback && engine->queue.first == *ret_future)
         fm__engine_start_queued(engine);
     fm__engine_leave(engine);
     return 0;
