@@ -513,12 +513,28 @@ TEST(the_same_seed_gives_the_same_numbers_and_none_gives_fresh_ones)
 
 TEST(bad_options_are_refused_by_name_before_anything_runs)
 {
-    struct fm_job_opts opts = {.timeout_ns = -1};
+    const struct {
+        const char *name;
+        struct fm_job_opts opts;
+    } bad[] = {
+        {"timeout_ns", {.timeout_ns = -1}},
+        {"backoff_ns", {.backoff_ns = -1}},
+        {"output", {.output = (enum fm_output)(FM_OUTPUT_LINES + 1)}},
+        {"on_line", {.output = FM_OUTPUT_LINES}},
+        {"retry_on", {.retry_on = FM_KIND_BIT(FM_KIND_COUNT)}},
+        {"keep_fds", {.n_keep_fds = 1}},
+        {"nice", {.nice = -41}},
+        {"nice", {.nice = 41}},
+    };
     fm_engine *engine = new_engine();
     fm_future *future = NULL;
 
-    CHECK_INT(fm_spawn(engine, &opts, hang, NULL, &future), -EINVAL);
-    CHECK_STR(fm_job_opts_error(&opts), "timeout_ns");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_INT(fm_spawn(engine, &bad[i].opts, hang, NULL, &future), -EINVAL);
+        CHECK_STR(fm_job_opts_error(&bad[i].opts), bad[i].name);
+        CHECK(!future);
+    }
+    CHECK_INT(fm_spawn(engine, NULL, NULL, NULL, &future), -EINVAL);
     CHECK(!future);
     fm_engine_free(engine);
 }

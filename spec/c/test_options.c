@@ -89,6 +89,22 @@ TEST(a_limit_of_no_processes_holds_for_root_too)
     run_job(&opts, try_fork, NULL, is_hello);
 }
 
+static int fork_one(fm_child *child, void *ud)
+{
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(0);
+    return waitpid(pid, NULL, 0) == pid ? say_hello(child, ud) : -errno;
+}
+
+TEST(a_limit_of_processes_lets_as_many_be_started)
+{
+    struct fm_job_opts opts = {.limits = {.processes = 1000}};
+
+    run_job(&opts, fork_one, NULL, is_hello);
+}
+
 static void is_result_limit(const struct fm_outcome *outcome)
 {
     CHECK_INT(outcome->kind, FM_LIMIT);

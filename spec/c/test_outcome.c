@@ -152,6 +152,24 @@ TEST(a_negative_code_becomes_an_error_with_its_text)
     run_job(NULL, give_code, NULL, is_enomem);
 }
 
+static int fail_and_give_code(fm_child *child, void *ud)
+{
+    (void)ud;
+    CHECK_INT(fm_child_fail(child, "as said", NULL), 0);
+    return -ENOMEM;
+}
+
+static void is_as_said(const struct fm_outcome *outcome)
+{
+    CHECK_INT(outcome->kind, FM_ERROR);
+    CHECK_STR(outcome->message, "as said");
+}
+
+TEST(a_failure_that_was_told_is_not_replaced_by_a_code)
+{
+    run_job(NULL, fail_and_give_code, NULL, is_as_said);
+}
+
 TEST(every_deadly_signal_is_told)
 {
     const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT,   SIGILL,  SIGTRAP,
@@ -197,6 +215,32 @@ TEST(every_way_to_exit_tells_its_code)
 {
     for (int how = 0; how < 3; how++)
         run_job(NULL, leave_by, &how, how == 1 ? is_exit_5_by_exit : is_exit_5);
+}
+
+static int exit_below(fm_child *child, void *ud)
+{
+    int status;
+    pid_t pid = fork();
+
+    (void)ud;
+    if (pid == 0) {
+        (void)raise(SIGPROF); /* no sample of it is taken */
+        exit(fm_child_current() ? 1 : 6);
+    }
+    if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) ||
+        WEXITSTATUS(status) != 6 || fm_child_current() != child)
+        return -EIO;
+    return say_hello(child, ud);
+}
+
+TEST(a_process_that_a_job_forks_is_no_child_of_the_engine)
+{
+    make_mark();
+    CHECK(!fm_child_current());
+    CHECK_INT(atexit(write_mark), 0);
+    run_job(NULL, exit_below, NULL, is_hello);
+    CHECK_INT(mark_size(), 0);
+    CHECK_INT(unlink(mark), 0);
 }
 
 /* More than the ring holds, so that a part of it is on its way. */

@@ -2,6 +2,9 @@
 /* Attempts after the first: when they come, and what keeps them from coming. */
 #include "jobs.h"
 
+#include <time.h>
+
+#include "engine/engine.h"
 #include "os/sys.h"
 
 #define HOUR (3600000 * MS)
@@ -146,27 +149,30 @@ TEST(a_close_in_the_pause_is_the_end_of_all_attempts)
     was_the_last(engine, future, FM_CLOSED);
 }
 
-static void leave_by_exit(int sig)
-{
-    (void)sig;
-    exit(3);
-}
-
 /* What it leaves with when it is asked to end would be tried again. */
 static int exit_when_asked(fm_child *child, void *ud)
 {
-    (void)signal(SIGTERM, leave_by_exit);
-    return hang(child, ud);
+    sigset_t term;
+    int sig;
+
+    (void)ud;
+    (void)sigemptyset(&term);
+    (void)sigaddset(&term, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &term, NULL);
+    fm_child_note(child, "ready");
+    (void)sigwait(&term, &sig);
+    exit(3);
 }
 
 static fm_future *spawn_who_exits(fm_engine *engine)
 {
     struct fm_job_opts opts = {.retries = 9, .grace_ns = HOUR};
     fm_future *future = spawn(engine, &opts, exit_when_asked, NULL);
-    const struct timespec nap = {0, 20 * MS};
+    const struct timespec nap = {0, 100000};
 
     step_until(engine, future, FM_RUNNING);
-    (void)nanosleep(&nap, NULL); /* it is in hang() by now */
+    while (atomic_load(&future->channel->flight->notes) == 0)
+        (void)nanosleep(&nap, NULL);
     return future;
 }
 
@@ -184,7 +190,7 @@ TEST(a_job_that_exits_when_its_engine_closes_is_not_tried_again)
     fm_engine *engine = new_engine();
     fm_future *future = spawn_who_exits(engine);
 
-    CHECK_INT(fm_engine_close(engine, HOUR), 0);
+    CHECK_INT(fm_engine_close(engine, -1), 0);
     was_the_last(engine, future, FM_EXIT);
 }
 
@@ -222,8 +228,8 @@ static int fail(fm_child *child, void *ud)
 /* A child steps out of its group when it has said all: it stays there. */
 static int stay_in_the_group(pid_t pid, pid_t group)
 {
-    while (pid == 0 && group != 0)
-        (void)pause();
+    if (pid == 0 && group != 0)
+        (void)raise(SIGSTOP);
     return fm__sys_real.setpgid(pid, group);
 }
 
