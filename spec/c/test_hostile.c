@@ -8,6 +8,7 @@
 
 #include "engine/bind.h"
 #include "os/bell.h"
+#include "os/sys.h"
 #include "process/channel.h"
 #include "process/outbox.h"
 
@@ -329,6 +330,64 @@ TEST(an_engine_closes_without_waiting_for_who_stays_after_its_result)
     CHECK_INT(fm_future_get_outcome(future)->kind, FM_VALUE);
     fm_future_unref(future);
     fm_engine_free(engine);
+}
+
+/* As where the C library does not tell exit handlers the code. */
+static int say_that_it_exits(fm_child *child, void *ud)
+{
+    const int32_t code = FM__CODE_UNKNOWN;
+    struct talk talk = {.len = 0};
+
+    (void)ud;
+    say(&talk, outbox_of(child)->job, FM__FRAME_EXITED, &code, sizeof code);
+    put_raw(child, talk.bytes, talk.len);
+    _exit(0);
+}
+
+static void is_exit_without_code(const struct fm_outcome *outcome)
+{
+    CHECK_INT(outcome->kind, FM_NO_RESULT);
+    CHECK_INT(outcome->exit_code, -1);
+    CHECK(strstr(outcome->message, "does not tell") != NULL);
+}
+
+TEST(an_exit_whose_code_is_not_told_is_no_result)
+{
+    run_job(NULL, say_that_it_exits, NULL, is_exit_without_code);
+}
+
+#ifdef __linux__
+static int tell_nothing(int pidfd, void *info)
+{
+    (void)pidfd;
+    (void)info;
+    errno = ENOTTY;
+    return -1;
+}
+#endif
+
+static int say_junk(fm_child *child, void *ud)
+{
+    put_raw(child, "all this is nothing but junk", FM__FRAME_HEAD);
+    return hang(child, ud);
+}
+
+static void is_junk(const struct fm_outcome *outcome)
+{
+    CHECK_INT(outcome->kind, FM_PROTOCOL);
+    CHECK_INT(outcome->signal, 0);
+    CHECK_INT(outcome->exit_code, -1);
+}
+
+TEST(bytes_that_are_wrong_are_told_without_a_status_too)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+
+    CHECK_INT(sigaction(SIGCHLD, &action, NULL), 0);
+#ifdef __linux__
+    fm__sys.pidfd_get_info = tell_nothing;
+#endif
+    run_job(NULL, say_junk, NULL, is_junk);
 }
 
 /* --------------------------------------------------------------- floods */

@@ -2,6 +2,7 @@
 /* Processes by handle, with kernels that refuse, interrupt and do not know. */
 #include "test.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -85,6 +86,25 @@ static int know_nothing(int pidfd, void *info)
     (void)pidfd;
     memset(info, 0, sizeof(uint64_t));
     return 0;
+}
+
+static int refuse_copy(int fd, int command, int argument)
+{
+    if (command != F_DUPFD_CLOEXEC)
+        return fm__sys_real.fcntl(fd, command, argument);
+    errno = EINVAL; /* its lowest number is over the limit */
+    return -1;
+}
+
+static pid_t refuse_wait4(pid_t pid, int *status, int options,
+                          struct rusage *usage)
+{
+    (void)pid;
+    (void)options;
+    *status = 0;
+    memset(usage, 0, sizeof *usage);
+    errno = answer;
+    return answer == 0 ? 0 : -1;
 }
 
 /* ------------------------------------------------------------- helpers */
@@ -184,6 +204,69 @@ TEST(another_refusal_of_a_pidfd_is_told)
     answer = EMFILE;
     fm__sys.pidfd_open = refuse_open;
     CHECK_INT(fm__pid_open(&pid, getpid()), -EMFILE);
+}
+
+TEST(a_pidfd_for_which_there_is_no_number_is_told_and_closed)
+{
+    struct fm__pid pid = FM__PID_INIT;
+
+    if (!has_pidfds())
+        return;
+    fm__sys.fcntl = refuse_copy;
+    CHECK_INT(fm__pid_open(&pid, getpid()), -EMFILE);
+    CHECK_INT(fm__pid_fd(&pid), -1);
+    fm__sys = fm__sys_real;
+}
+
+/* As on a kernel without pidfds. */
+static struct fm__pid start_without_pidfd(int code)
+{
+    struct fm__pid pid;
+
+    answer = ENOSYS;
+    fm__sys.pidfd_open = refuse_open;
+    pid = start(code);
+    CHECK_INT(fm__pid_fd(&pid), -1);
+    return pid;
+}
+
+TEST(an_end_that_is_asked_for_by_number_is_asked_for_again)
+{
+    struct fm__pid pid;
+
+    CHECK_INT(fm__fds_open(), 0);
+    pid = start_without_pidfd(4);
+    let_end(&pid);
+    fm__sys.wait_look = refuse_look;
+    answer = EINTR;
+    CHECK(!fm__pid_is_gone(&pid) && is_left(&pid));
+    fm__sys = fm__sys_real;
+    CHECK(fm__pid_is_gone(&pid));
+    fm__sys.wait4 = refuse_wait4;
+    CHECK(is_left(&pid)); /* interrupted between look and reap */
+    answer = 0;
+    CHECK(is_left(&pid)); /* its tracer has it */
+    fm__sys = fm__sys_real;
+    CHECK_INT(reap(&pid), 4);
+    fm__fds_close();
+}
+
+TEST(a_status_that_is_taken_between_look_and_reap_is_not_known)
+{
+    struct fm__exit_status status;
+    struct fm__pid pid;
+    bool is_empty;
+
+    CHECK_INT(fm__fds_open(), 0);
+    pid = start_without_pidfd(4);
+    let_end(&pid);
+    fm__sys.wait4 = refuse_wait4;
+    answer = ECHILD;
+    CHECK_INT(fm__pid_reap(&pid, &status, &is_empty), 1);
+    CHECK(!status.known);
+    fm__sys = fm__sys_real;
+    CHECK_INT(reap(&pid), 4);
+    fm__fds_close();
 }
 
 TEST(a_group_is_signalled_by_number_where_the_pidfd_cannot)
