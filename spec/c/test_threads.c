@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "engine/engine.h"
 #include "os/sys.h"
 
 static fm_engine *new_silent_engine(void)
@@ -220,6 +221,45 @@ TEST(a_job_whose_children_hang_can_be_cancelled)
 TEST(an_engine_whose_children_hang_can_be_closed)
 {
     end_while_it_hangs(true);
+}
+
+static int kill_in_vain(pid_t pid, int sig)
+{
+    return sig == SIGKILL ? 0 : fm__sys_real.kill(pid, sig);
+}
+
+#ifdef __linux__
+static int signal_in_vain(int pidfd, int sig, siginfo_t *info, unsigned flags)
+{
+    return sig == SIGKILL
+               ? 0
+               : fm__sys_real.pidfd_send_signal(pidfd, sig, info, flags);
+}
+#endif
+
+TEST(a_job_is_cancelled_between_the_end_of_one_child_and_another)
+{
+    fm_engine *engine = new_silent_engine();
+    pthread_t thread = start(hold_the_loader);
+    fm_future *future;
+
+    while (!atomic_load(&is_there))
+        (void)usleep(100);
+    fm__sys.kill = kill_in_vain;
+#ifdef __linux__
+    fm__sys.pidfd_send_signal = signal_in_vain;
+#endif
+    future = spawn(engine, NULL, say_hello, NULL);
+    /* Its time is over soon, and killing it takes a while. */
+    while (!future->starts_over)
+        CHECK(fm_engine_step(engine, MS) >= 0);
+    CHECK_INT(fm_future_cancel(future, 0), 1);
+    CHECK_INT(kill(fm_future_get_pid(future), SIGKILL), 0);
+    CHECK_INT(wait_for(engine, future)->kind, FM_CANCELLED);
+    CHECK_INT(count_spawned(engine), 1);
+    fm__sys = fm__sys_real;
+    fm_future_unref(future);
+    let_go(engine, NULL, thread);
 }
 #endif
 
