@@ -228,7 +228,7 @@ return {
   },
   {
     name = "no generation check",
-    edits = { { "src/engine/engine.c",
+    edits = { { "src/engine/entry.c",
       "    return engine->pid == fm__sys.getpid() &&\n"
       .. "           engine->generation == fm__fds_generation();",
       "    return engine->pid == fm__sys.getpid();" } },
@@ -236,7 +236,7 @@ return {
   },
   {
     name = "no process id check",
-    edits = { { "src/engine/engine.c",
+    edits = { { "src/engine/entry.c",
       "    return engine->pid == fm__sys.getpid() &&\n"
       .. "           engine->generation == fm__fds_generation();",
       "    return engine->generation == fm__fds_generation();" } },

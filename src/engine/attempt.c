@@ -235,6 +235,7 @@ static void begin_attempt(fm_future *future)
     future->stop = FM__STOP_NONE;
     future->stop_kind = FM_VALUE;
     future->is_gone = false;
+    future->is_withheld = false;
     future->starts_over = false;
     future->spawn_rc = 0;
     future->next_at = FM__NEVER;

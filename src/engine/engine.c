@@ -29,6 +29,10 @@
 #define BLIND_WAIT_NS (10 * FM__NS_PER_MS)
 #define BLIND_WAIT_END_NS (FM__NS_PER_MS)
 
+/* As that of one which somebody withholds, less and less often. */
+#define ASK_FIRST_NS (FM__NS_PER_MS)
+#define ASK_MOST_NS (100 * FM__NS_PER_MS)
+
 #define TAGS 64
 
 void fm__engine_warn(fm_engine *engine, const char *message)
@@ -209,6 +213,22 @@ static void requeue_waiting(fm_engine *engine, int64_t now)
     }
 }
 
+/* A debugger, say, has yet to take the status of a child that has ended. */
+static void withhold(fm_future *future)
+{
+    fm__poller_remove(&future->engine->poller, fm__pid_fd(&future->pid));
+    future->is_withheld = true;
+    future->ask_ns = ASK_FIRST_NS;
+}
+
+/* Has a child ended whose descriptor does not tell? */
+static void ask(fm_future *future, int64_t now)
+{
+    if (future->ask_ns < ASK_MOST_NS)
+        future->ask_ns *= 2;
+    fm__attempt_finish(future, now);
+}
+
 /* Read all rings and look at all deadlines. */
 static void pump_all(fm_engine *engine)
 {
@@ -220,8 +240,8 @@ static void pump_all(fm_engine *engine)
         if (!future)
             continue;
         fm__attempt_pump(future, now);
-        if (fm__pid_fd(&future->pid) < 0)
-            fm__attempt_finish(future, now);
+        if (fm__pid_fd(&future->pid) < 0 || future->is_withheld)
+            ask(future, now);
         if (engine->slots[i] == future)
             fm__attempt_check_time(future, now);
     }
@@ -245,19 +265,26 @@ static int64_t next_time(const fm_engine *engine)
     return at;
 }
 
+static int64_t time_to_ask(const fm_future *future)
+{
+    if (future->is_withheld)
+        return future->ask_ns;
+    if (fm__pid_fd(&future->pid) >= 0)
+        return FM__NEVER;
+    return future->state == FM_DRAINING ? BLIND_WAIT_END_NS : BLIND_WAIT_NS;
+}
+
 /* How long a child whose end nobody tells may go unasked. */
 static int64_t blind_wait(const fm_engine *engine)
 {
     int64_t wait = engine->parked ? 100 * FM__NS_PER_MS : FM__NEVER;
 
-    if (!engine->blind)
-        return wait;
     for (unsigned i = 0; i < engine->n_slots; i++) {
         const fm_future *future = engine->slots[i];
 
-        if (future && fm__pid_fd(&future->pid) < 0) {
-            int64_t w = future->state == FM_DRAINING ? BLIND_WAIT_END_NS
-                                                     : BLIND_WAIT_NS;
+        if (future) {
+            int64_t w = time_to_ask(future);
+
             wait = w < wait ? w : wait;
         }
     }
@@ -292,6 +319,8 @@ static void hear(fm_engine *engine, uint64_t tag)
     case FM__TAG_PID:
         if (future)
             fm__attempt_finish(future, fm__clock_now());
+        if (future && engine->slots[slot] == future)
+            withhold(future);
         break;
     case FM__TAG_STDOUT:
     case FM__TAG_STDERR:

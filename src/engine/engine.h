@@ -64,6 +64,10 @@ struct fm_future {
     struct fm__output outputs[2];
     struct fm__inbox inbox;
     bool is_gone;             /* the process has ended */
+    bool is_withheld;         /* it has ended, but who traces it must reap it
+                                 first: its pidfd is not listened to, as that
+                                 would never be silent */
+    int64_t ask_ns;           /* then: the pause before it is asked for again */
     bool starts_over;         /* this child is killed for another one, since it
                                  has hung before its job began */
     unsigned char lost_locks; /* children in a row of which this is true */
