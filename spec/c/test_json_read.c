@@ -255,6 +255,8 @@ TEST(the_number_of_values_and_keys_is_bounded)
               "{ 'a'=[ 1 FM_ELIMIT 8 too many values");
     CHECK_STR(describe("{\"a\":[],\"b\":[]}\n", 16, &bounds),
               "{ 'a'=[ ] 'b'=FM_ELIMIT 12 too many values");
+    CHECK_STR(describe("[{\"a\":1,\"b\":2}]\n", 16, &bounds),
+              "[ { 'a'=1 FM_ELIMIT 8 too many values");
     CHECK_STR(describe("\n\n\n\n\n", 5, &bounds),
               "nil nil nil nil FM_ELIMIT 4 too many values");
 }
