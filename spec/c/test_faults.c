@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Faults in calls that come to their end: see sweep.h. */
+#include "limited.h"
 #include "sweep.h"
 
 static int n_lines;
@@ -39,8 +40,6 @@ static bool has_heard_lines(const struct fm_outcome *outcome)
     n_lines = 0;
     return is_hello_own(outcome) && has_heard;
 }
-
-static const int kept[] = {1, 2};
 
 TEST(a_fault_in_a_plain_call_costs_at_most_its_outcome)
 {
@@ -104,21 +103,10 @@ TEST(a_fault_while_lines_are_heard_costs_at_most_its_outcome)
 
 TEST(a_fault_under_limits_costs_at_most_its_outcome)
 {
-    static const struct scenario scenario = {
-        .fn = say_hello,
-        .is_own = is_hello_own,
-        .opts = {.name = "limited",
-                 .timeout_ns = 10000 * MS,
-                 .limits = {.memory = 64 << 20,
-                            .cpu_ns = 5000 * MS,
-                            .file_size = 1 << 20,
-                            .files = 8,
-                            .has_processes = true},
-                 .keep_fds = kept,
-                 .n_keep_fds = 2,
-                 .has_keep_fds = true,
-                 .nice = 1},
-        .kinds = KINDS};
+    static const struct scenario scenario = {.fn = say_hello,
+                                             .is_own = is_hello_own,
+                                             .opts = LIMITED_OPTS,
+                                             .kinds = KINDS};
 
     sweep(&scenario);
 }

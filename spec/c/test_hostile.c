@@ -11,6 +11,7 @@
 #include "os/sys.h"
 #include "process/channel.h"
 #include "process/outbox.h"
+#include "talk.h"
 
 /* The child's sink is the beginning of its outbox. */
 static struct fm__outbox *outbox_of(fm_child *child)
@@ -36,31 +37,6 @@ static void put_raw(fm_child *child, const void *bytes, size_t len)
         p += n;
         len -= n;
     }
-}
-
-struct talk {
-    unsigned char bytes[4096];
-    size_t len;
-};
-
-static void say(struct talk *talk, uint64_t job, int type, const void *payload,
-                size_t len)
-{
-    struct fm__frame_head head;
-
-    memset(&head, 0, sizeof head);
-    head.magic = FM__FRAME_MAGIC;
-    head.type = (uint8_t)type;
-    head.len = (uint32_t)len;
-    head.job = job;
-    memcpy(talk->bytes + talk->len, &head, sizeof head);
-    memcpy(talk->bytes + talk->len + sizeof head, payload, len);
-    talk->len += sizeof head + len;
-}
-
-static void say_end(struct talk *talk, uint64_t job, uint64_t total)
-{
-    say(talk, job, FM__FRAME_END, &total, sizeof total);
 }
 
 /* A value of two frames, whole. */

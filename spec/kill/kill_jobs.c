@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fork_map.h"
+#include "limited.h"
 
 #define S INT64_C(1000000000)
 #define LARGE_PIECE ((size_t)100001)
@@ -140,27 +140,12 @@ struct scenario {
     struct fm_job_opts opts;
 };
 
-static const int kept[] = {1, 2};
-
 static const struct scenario scenarios[] = {
     {"small", say_hello, is_hello, {0}},
     {"large", say_much, is_much, {0}},
     {"captured", print_and_say, is_printed, {.output = FM_OUTPUT_CAPTURE}},
     {"failing", fail_job, is_failed, {0}},
-    {"limited",
-     say_hello,
-     is_hello,
-     {.name = "limited",
-      .timeout_ns = 10 * S,
-      .limits = {.memory = 64 << 20,
-                 .cpu_ns = 5 * S,
-                 .file_size = 1 << 20,
-                 .files = 8,
-                 .has_processes = true},
-      .keep_fds = kept,
-      .n_keep_fds = 2,
-      .has_keep_fds = true,
-      .nice = 1}},
+    {"limited", say_hello, is_hello, LIMITED_OPTS},
 };
 
 #define N_SCENARIOS (sizeof scenarios / sizeof scenarios[0])
