@@ -52,6 +52,17 @@ build()
   cmake --build --preset "$preset" --parallel "$(jobs_at_once)"
 }
 
+# A locale with a decimal comma, wherever the system has none.
+make_locale()
+{
+  dir=$PWD/build/locale
+  if [ ! -d "$dir/de_DE.UTF-8" ]; then
+    mkdir -p "$dir"
+    localedef -i de_DE -f UTF-8 "$dir/de_DE.UTF-8" >/dev/null 2>&1 || return 0
+  fi
+  export LOCPATH="$dir"
+}
+
 jobs_at_once()
 {
   nproc 2>/dev/null || echo 2
