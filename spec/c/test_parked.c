@@ -66,6 +66,17 @@ static int print_and_hang(fm_child *child, void *ud)
     return hang(child, ud);
 }
 
+static void become_immortal(void)
+{
+    fm__sys.kill = kill_in_vain;
+#ifdef __linux__
+    fm__sys.pidfd_send_signal = signal_in_vain;
+#endif
+    fm__sys.clock_gettime = tell_later;
+    fm__sys.calloc = give_nothing;
+    is_immortal = true;
+}
+
 /* A job that was killed in vain; its child is known by its number. */
 static fm_future *spawn_immortal(fm_engine **ret_engine, pid_t *ret_pid)
 {
@@ -76,13 +87,7 @@ static fm_future *spawn_immortal(fm_engine **ret_engine, pid_t *ret_pid)
     fm_engine *engine;
     fm_future *future;
 
-    fm__sys.kill = kill_in_vain;
-#ifdef __linux__
-    fm__sys.pidfd_send_signal = signal_in_vain;
-#endif
-    fm__sys.clock_gettime = tell_later;
-    fm__sys.calloc = give_nothing;
-    is_immortal = true;
+    become_immortal();
     CHECK_INT(fm_engine_new(&opts, &engine), 0);
     future = spawn(engine, &captured, print_and_hang, NULL);
     while (fm_future_get_state(future) != FM_RUNNING)
@@ -169,6 +174,37 @@ TEST(a_child_that_cannot_be_looked_after_for_lack_of_memory_is_later)
     while (count_parked(engine) > 0)
         CHECK(fm_engine_step(engine, 10 * MS) >= 0);
     fm_engine_free(engine);
+}
+
+/* A child steps out of its group when it has said all: it stays there. */
+static int stay_in_the_group(pid_t pid, pid_t group)
+{
+    if (pid == 0 && group != 0)
+        (void)raise(SIGSTOP);
+    return fm__sys_real.setpgid(pid, group);
+}
+
+TEST(a_whole_result_counts_though_its_child_does_not_end)
+{
+    struct fm_engine_opts opts = {.on_warning = count_warning};
+    fm_engine *engine;
+    fm_future *future;
+    pid_t pid;
+
+    become_immortal();
+    fm__sys.setpgid = stay_in_the_group;
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    future = spawn(engine, NULL, say_hello, NULL);
+    pid = fm_future_get_pid(future);
+    while (fm_future_get_state(future) != FM_DRAINING)
+        CHECK(fm_engine_step(engine, MS) >= 0);
+    for (ahead_s = 2; ahead_s <= 6; ahead_s += 2) /* leave, end, be parked */
+        (void)fm_engine_step(engine, MS);
+    is_hello(wait_for(engine, future));
+    CHECK_INT(count_parked(engine), 1);
+    fm_future_unref(future);
+    fm_engine_free(engine);
+    was_killed_by_the_lifeline(pid);
 }
 
 TEST(an_engine_that_closes_leaves_a_parked_child_to_the_kernel)
