@@ -14,6 +14,10 @@
  *   future   the handle of a job in the parent; reference counted
  *   child    the handle of the job inside the child
  *   outcome  what a settled future holds; exactly one per job
+ *   map      many items, worked on by a few children; each item has exactly
+ *            one outcome
+ *   item     one of them, known by its number
+ *   worker   the handle of a map inside one of its children
  *
  * What always holds, after any single fault
  *   1. A job has exactly one outcome: its whole value, or a typed failure.
@@ -73,6 +77,8 @@ extern "C" {
 typedef struct fm_engine fm_engine;
 typedef struct fm_future fm_future;
 typedef struct fm_child fm_child;
+typedef struct fm_map fm_map;
+typedef struct fm_worker fm_worker;
 
 /* Error codes of our own, below every -errno. */
 enum {
@@ -477,6 +483,164 @@ FM_API unsigned fm_child_get_attempt(const fm_child *child);
 
 /** The job's child handle in a process that is one, else NULL. */
 FM_API fm_child *fm_child_current(void);
+
+/* ------------------------------------------------------------ many items */
+
+/** What gets a fresh process. */
+enum fm_isolate {
+    FM_ISOLATE_WORKER, /* a worker, which works on many items (default) */
+    FM_ISOLATE_CHUNK,  /* each claim of items */
+    FM_ISOLATE_ITEM    /* each item: a child of the worker */
+};
+
+/** What an item's outcome is. */
+enum fm_item_type {
+    FM_ITEM_FAILED, /* `outcome` says how */
+    FM_ITEM_NIL,
+    FM_ITEM_FALSE,
+    FM_ITEM_TRUE,
+    FM_ITEM_INTEGER, /* u.integer */
+    FM_ITEM_NUMBER,  /* u.number */
+    FM_ITEM_BYTES    /* data, len, format */
+};
+
+/** The outcome of one item, or an event; lives while the callback runs. */
+struct fm_item {
+    uint64_t index;   /* from 0 */
+    unsigned attempt; /* 1, 2, … */
+    enum fm_item_type type;
+    int format;
+    union {
+        int64_t integer;
+        double number;
+    } u;
+    const void *data;
+    size_t len;
+    const struct fm_outcome *outcome; /* of FM_ITEM_FAILED, else NULL */
+};
+
+/**
+ * The body of a worker: prepares, goes through its items, cleans up.
+ *
+ *     while ((rc = fm_worker_next(worker, &index)) > 0)
+ *         …work, and fm_worker_write() or another of the fm_worker_… verbs
+ *
+ * Returning a negative code other than that of fm_worker_next(), or failing by
+ * fm_child_fail(), fails the whole map.
+ */
+typedef int (*fm_worker_fn)(fm_worker *worker, void *ud);
+
+/** Called for an item, once, or for an event; from fm_engine_step(). */
+typedef void (*fm_item_cb)(fm_map *map, const struct fm_item *item, void *ud);
+
+/** Options of a map; all zero means the defaults in brackets. */
+struct fm_map_opts {
+    uint64_t n_items;   /* at most 2^40 */
+    unsigned workers;   /* children at once [usable processors]; fewer when
+                           the engine's max_children says so, at least one */
+    uint64_t chunk_min; /* items that a worker takes at once [1] */
+    uint64_t chunk_max; /* [as many as take about a millisecond] */
+    enum fm_isolate isolate;
+    uint64_t max_tasks;  /* a worker is replaced after so many items [never] */
+    uint64_t max_rss;    /* … or above so many bytes of memory [never] */
+    uint64_t max_active; /* items begun and not consumed [no bound] */
+    int64_t deadline_ns; /* of the whole map [none] */
+    bool eager;          /* on_item is called within milliseconds; else the
+                            host is not woken for each */
+    /* Of the workers.  timeout_ns, retries, retry_on, backoff_ns, limits.cpu_ns
+     * and limits.result are meant for each item; ud_free is not used. */
+    struct fm_job_opts job;
+    fm_worker_fn fn;
+    void *ud; /* for fn, in the workers */
+    fm_item_cb on_item;
+    fm_item_cb on_event; /* [events are dropped] */
+    /* Wraps the callbacks: has to call run(arg) once, which may never return
+     * when a callback leaves by longjmp() to the guard.  [run(arg)] */
+    void (*guard)(void (*run)(void *arg), void *arg, void *ud);
+    void *cb_ud;
+};
+
+/**
+ * Work on items 0 to n_items - 1 in children that are forked now: they have
+ * the whole memory of the host as it is at the call.
+ *
+ * on_item is called once for each item, in the order in which they end.  A
+ * worker that dies costs exactly the item that it was in, which fails or is
+ * tried again; what it had finished is kept, the others of its claim go to
+ * other workers.  A worker that replaces one that has ended is forked from the
+ * host as it is then.
+ *
+ * On success `*ret_map` is the caller's, to be given to fm_map_free().
+ * Returns 0, or -EINVAL for options (named by fm_map_opts_error()), -ENOMEM,
+ * FM_ECLOSED.
+ */
+FM_API int fm_map_start(fm_engine *engine, const struct fm_map_opts *opts,
+                        fm_map **ret_map);
+
+/** The name of the first option that is out of range, or NULL. */
+FM_API const char *fm_map_opts_error(const struct fm_map_opts *opts);
+
+/** True when on_item is not called any more and all its children are gone. */
+FM_API bool fm_map_is_over(const fm_map *map);
+
+/** Items that have their outcome. */
+FM_API uint64_t fm_map_count_settled(const fm_map *map);
+
+/** So many more items were consumed (see max_active). */
+FM_API void fm_map_consume(fm_map *map, uint64_t n);
+
+/** No more items: the workers are asked to end, and forced after `grace_ns`
+ * (0: at once; negative: the job options' grace).  on_item is not called any
+ * more.  The map is over some steps later. */
+FM_API void fm_map_stop(fm_map *map, int64_t grace_ns);
+
+/** Why the map ended before all items had an outcome, or NULL when it did not
+ * or was stopped: its deadline, workers that cannot be started or die before
+ * they do anything, the end of the engine.  Lives as long as the map. */
+FM_API const struct fm_outcome *fm_map_get_failure(const fm_map *map);
+
+/** Stop it with grace 0 if it is not over, and let go of it.  NULL is a
+ * no-op. */
+FM_API void fm_map_free(fm_map *map);
+
+/* The functions of a worker, in its process. */
+
+/**
+ * End the item before, if there was one, and go to the next.
+ *
+ * Returns 1 with the item's number in `*ret_index`, 0 when there are no more
+ * for this worker, FM_ECLOSED when the parent is gone.
+ */
+FM_API int fm_worker_next(fm_worker *worker, uint64_t *ret_index);
+
+/** Append bytes to the item's value; as fm_child_write(). */
+FM_API int fm_worker_write(fm_worker *worker, const void *data, size_t len);
+
+/** Forget the bytes of the item's value; what follows has this format. */
+FM_API int fm_worker_set_format(fm_worker *worker, int format);
+
+/** The item fails with kind FM_ERROR and these texts.  No more is said about
+ * it. */
+FM_API int fm_worker_fail(fm_worker *worker, const char *message,
+                          const char *traceback);
+
+/** Send an event with these bytes to on_event, before anything of the item's
+ * value was written. */
+FM_API int fm_worker_emit(fm_worker *worker, const void *data, size_t len,
+                          int format);
+
+/** The number of the worker: 1, 2, … */
+FM_API unsigned fm_worker_get_id(const fm_worker *worker);
+
+/** The attempt of the item that it is in: 1, 2, … */
+FM_API unsigned fm_worker_get_attempt(const fm_worker *worker);
+
+/** Two words for a random generator: with a seed in the options the same for
+ * every run of the same item, else those of the process. */
+FM_API void fm_worker_get_seed(const fm_worker *worker, uint64_t ret_seed[2]);
+
+/** The process that the worker runs in. */
+FM_API fm_child *fm_worker_get_child(const fm_worker *worker);
 
 /* --------------------------------------------------------------- prepare */
 

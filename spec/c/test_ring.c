@@ -107,12 +107,12 @@ TEST(a_starved_writer_is_woken_by_the_first_byte_that_is_read)
 
     bind(&writer, &reader);
     (void)put(&writer, text, SIZE);
-    CHECK(fm__ring_starve(&writer, &value));
+    CHECK(fm__ring_starve(&writer, 1, &value));
     CHECK(fm__ring_peek(&reader, &data) > 0);
     CHECK(fm__ring_consume(&reader, 1));
     CHECK(atomic_load(&shared.room) != value);
     CHECK(!fm__ring_consume(&reader, 1));
-    CHECK(!fm__ring_starve(&writer, &value));
+    CHECK(!fm__ring_starve(&writer, 1, &value));
 }
 
 TEST(the_bell_is_rung_once_per_sleep_of_the_reader)

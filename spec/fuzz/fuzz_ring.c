@@ -79,7 +79,7 @@ static void act(struct both *b, uint8_t op, uint8_t operand)
         read_some(b, operand);
         break;
     case 4:
-        if (fm__ring_starve(&b->writer, &value))
+        if (fm__ring_starve(&b->writer, 1, &value))
             REQUIRE(b->lied || fm__ring_used(&b->writer) == SIZE);
         break;
     case 5:

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/map.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/proc.h"
@@ -155,6 +156,19 @@ static int64_t lost_ns(const fm_future *future)
     return LOST_NS << future->lost_locks / 3;
 }
 
+/* A worker of a map shares a page with the others of the map. */
+static int fork_now(fm_future *future, const struct fm__launch *launch,
+                    pid_t *ret_pid)
+{
+    int rc = future->member ? fm__member_prepare(future->member) : 0;
+
+    if (rc == 0)
+        rc = fm__child_fork(launch, ret_pid);
+    if (future->member)
+        fm__member_forked(future->member);
+    return rc;
+}
+
 static int fork_child(fm_future *future, pid_t *ret_pid)
 {
     fm_engine *engine = future->engine;
@@ -185,7 +199,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     if (future->state == FM_SETTLED)
         rc = -ECANCELED; /* by a hook, or by who was warned */
     else
-        rc = fm__child_fork(&launch, ret_pid);
+        rc = fork_now(future, &launch, ret_pid);
     if (rc < 0) {
         (void)run_hooks(engine, fm__hooks_parent);
         return rc;
@@ -359,7 +373,10 @@ void fm__attempt_pump(fm_future *future, int64_t now)
         if (future->stop == FM__STOP_NONE)
             future->next_at = FM__NEVER;
     }
-    drain_ring(future, PUMP_MAX);
+    if (future->member)
+        fm__member_drain(future->member, PUMP_MAX);
+    else
+        drain_ring(future, PUMP_MAX);
     if (future->outputs[0].read_fd >= 0 || future->outputs[1].read_fd >= 0)
         pump_outputs(future);
     if (future->inbox.ending == FM__ENDING_BROKEN)

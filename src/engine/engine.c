@@ -234,6 +234,7 @@ static void pump_all(fm_engine *engine)
 {
     int64_t now = fm__clock_now();
 
+    fm__maps_look(engine);
     for (unsigned i = 0; i < engine->n_slots; i++) {
         fm_future *future = engine->slots[i];
 
@@ -247,11 +248,13 @@ static void pump_all(fm_engine *engine)
     }
     if (engine->parked)
         fm__attempt_reap_parked(engine, false);
+    if (engine->maps)
+        fm__maps_tend(engine, now);
 }
 
 static int64_t next_time(const fm_engine *engine)
 {
-    int64_t at = FM__NEVER;
+    int64_t at = fm__maps_next_time(engine);
 
     for (unsigned i = 0; i < engine->n_slots; i++) {
         if (engine->slots[i]) {
@@ -369,7 +372,7 @@ static int listen_once(fm_engine *engine, int64_t deadline)
 static bool is_idle(const fm_engine *engine)
 {
     return engine->n_running == 0 && !engine->queue.first &&
-           !engine->waiting.first && !engine->due.first;
+           !engine->waiting.first && !engine->due.first && !engine->maps;
 }
 
 /* Callbacks of what has settled so far; those that they cause come next
@@ -413,20 +416,21 @@ int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
         deadline = fm__clock_after(fm__clock_now(), timeout_ns);
     else if (timeout_ns < 0)
         deadline = FM__NEVER;
+    engine->has_news = false;
     for (;;) {
         pump_all(engine);
         if (engine->waiting.first)
             requeue_waiting(engine, fm__clock_now());
         fm__engine_start_queued(engine);
-        if (engine->due.first)
+        if (engine->due.first || engine->has_news)
             deadline = 0; /* look, but do not wait */
         rc = listen_once(engine, deadline);
         if (rc < 0)
             break;
         if (rc > 0)
             pump_all(engine);
-        if (engine->due.first || is_idle(engine) || deadline == 0 ||
-            fm__clock_now() >= deadline)
+        if (engine->due.first || engine->has_news || is_idle(engine) ||
+            deadline == 0 || fm__clock_now() >= deadline)
             break;
     }
     if (engine->due.first) {

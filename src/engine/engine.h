@@ -28,6 +28,8 @@
 #include "process/output.h"
 #include "wire/inbox.h"
 
+struct fm__member;
+
 /* How far the wish to end a child has come; never back. */
 enum fm__stop {
     FM__STOP_NONE,
@@ -63,10 +65,11 @@ struct fm_future {
     struct fm__channel *channel;
     struct fm__output outputs[2];
     struct fm__inbox inbox;
-    bool is_gone;             /* the process has ended */
-    bool is_withheld;         /* it has ended, but who traces it must reap it
-                                 first: its pidfd is not listened to, as that
-                                 would never be silent */
+    struct fm__member *member; /* of a map, whose worker this is; or NULL */
+    bool is_gone;              /* the process has ended */
+    bool is_withheld;          /* it has ended, but who traces it must reap it
+                                  first: its pidfd is not listened to, as that
+                                  would never be silent */
     int64_t ask_ns;           /* then: the pause before it is asked for again */
     bool starts_over;         /* this child is killed for another one, since it
                                  has hung before its job began */
@@ -107,6 +110,8 @@ struct fm_engine {
     struct fm__channel *idle;
     unsigned n_idle;
     struct fm__parked *parked;
+    fm_map *maps;  /* that are not over */
+    bool has_news; /* for who waits for a map */
     uint64_t next_job;
     uint64_t random[2];
     struct fm_engine_stats stats;
@@ -151,6 +156,8 @@ void fm__future_settle(fm_future *future);
 void fm__future_stop(fm_future *future, enum fm__stop to, enum fm_kind kind,
                      int64_t now);
 int64_t fm__future_grace(const fm_future *future);
+/* As fm_future_cancel(), for one that has not settled, by who is inside. */
+int fm__future_cancel(fm_future *future, int64_t grace_ns);
 /* Let go of the job's `ud`, once. */
 void fm__future_drop_ud(fm_future *future);
 
@@ -175,6 +182,17 @@ void fm__outcome_decide(fm_future *future,
 /* An attempt that had no process. */
 void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
                            const char *message);
+
+/* job.c */
+int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+              void *ud, struct fm__member *member, fm_future **ret_future);
+void fm__seed_mix(uint64_t seed, uint64_t index, uint64_t ret_seed[2]);
+
+/* map.c: maps in the loop */
+/* Before rings are read, and after. */
+void fm__maps_look(fm_engine *engine);
+void fm__maps_tend(fm_engine *engine, int64_t now);
+int64_t fm__maps_next_time(const fm_engine *engine);
 
 /* hooks.c */
 int fm__hooks_before(fm_engine *engine);

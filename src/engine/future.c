@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/map.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/sys.h"
@@ -78,6 +79,8 @@ void fm__future_settle(fm_future *future)
     fm__future_drop_ud(future);
     engine->stats.settled++;
     fm__list_append(&engine->due, future);
+    if (future->member)
+        fm__member_settled(future->member);
 }
 
 static void send(fm_future *future, int sig)
@@ -203,7 +206,7 @@ static void cancel_early(fm_future *future)
     fm__future_settle(future);
 }
 
-static int cancel(fm_future *future, int64_t grace_ns)
+int fm__future_cancel(fm_future *future, int64_t grace_ns)
 {
     int64_t now = fm__clock_now();
     enum fm__stop before = future->starts_over ? FM__STOP_NONE : future->stop;
@@ -240,7 +243,7 @@ int fm_future_cancel(fm_future *future, int64_t grace_ns)
         return FM_ECLOSED;
     if (!fm__engine_enter(engine))
         return FM_EBUSY;
-    rc = cancel(future, grace_ns);
+    rc = fm__future_cancel(future, grace_ns);
     fm__engine_leave(engine);
     return rc;
 }

@@ -80,13 +80,18 @@ static uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
+void fm__seed_mix(uint64_t seed, uint64_t index, uint64_t ret_seed[2])
+{
+    ret_seed[0] = mix(seed);
+    ret_seed[1] = mix(index ^ ret_seed[0]);
+}
+
 static void draw_seed(fm_future *future)
 {
     fm_engine *engine = future->engine;
 
     if (future->opts.has_seed) {
-        future->seed[0] = mix(future->opts.seed);
-        future->seed[1] = mix(future->opts.seed_index ^ future->seed[0]);
+        fm__seed_mix(future->opts.seed, future->opts.seed_index, future->seed);
         return;
     }
     engine->random[0] += UINT64_C(0x9e3779b97f4a7c15);
@@ -94,8 +99,8 @@ static void draw_seed(fm_future *future)
     future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
 }
 
-static int add_job(fm_engine *engine, const struct fm_job_opts *opts,
-                   fm_job_fn fn, void *ud, fm_future **ret_future)
+int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+              void *ud, struct fm__member *member, fm_future **ret_future)
 {
     fm_future *future;
     int rc;
@@ -116,10 +121,13 @@ static int add_job(fm_engine *engine, const struct fm_job_opts *opts,
     }
     future->fn = fn;
     future->ud = ud;
+    future->member = member;
     future->job = engine->next_job++;
     draw_seed(future);
     *ret_future = fm_future_ref(future); /* the engine keeps the first */
     fm__list_append(&engine->queue, future);
+    if (!engine->in_callback && engine->queue.first == future)
+        fm__engine_start_queued(engine);
     return 0;
 }
 
@@ -134,13 +142,10 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         return -EINVAL;
     if (!fm__engine_enter(engine))
         return FM_EBUSY;
-    rc = add_job(engine, opts, fn, ud, ret_future);
-    if (rc < 0) {
+    rc = fm__spawn(engine, opts, fn, ud, NULL, ret_future);
+    if (rc < 0)
         fm__engine_exit(engine);
-        return rc;
-    }
-    if (!engine->in_callback && engine->queue.first == *ret_future)
-        fm__engine_start_queued(engine);
-    fm__engine_leave(engine);
-    return 0;
+    else
+        fm__engine_leave(engine);
+    return rc;
 }

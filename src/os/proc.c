@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "os/clock.h"
 #include "os/sys.h"
@@ -132,6 +133,17 @@ unsigned fm__proc_count_cpus(void)
     if (sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) < 1)
         return 1;
     return (unsigned)CPU_COUNT(&set);
+}
+
+uint64_t fm__proc_rss(void)
+{
+    char data[128];
+    char *end;
+
+    if (fm__proc_read("/proc/self/statm", data, sizeof data) < 0)
+        return 0;
+    (void)strtoull(data, &end, 10); /* all that it could use */
+    return strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 void fm__proc_random(void *data, size_t len)

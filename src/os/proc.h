@@ -27,6 +27,9 @@ unsigned fm__proc_count_threads(void);
 /* Processors that this process may use, at least 1. */
 unsigned fm__proc_count_cpus(void);
 
+/* Bytes of memory that this process has in use, 0 when unknown. */
+uint64_t fm__proc_rss(void);
+
 /* Fill with random bytes; falls back on clock and process id. */
 void fm__proc_random(void *data, size_t len);
 

@@ -10,11 +10,12 @@
 #include "os/memory.h"
 #include "os/sys.h"
 
-/* Both records; the ring's bytes follow in the same page, so that a small
+/* All records; the ring's bytes follow in the same page, so that a small
  * result touches no other. */
 struct front {
     struct fm__ring_shared ring;
     _Alignas(64) struct fm__flight flight;
+    struct fm__post post;
     _Alignas(64) unsigned char bytes[];
 };
 
@@ -41,6 +42,7 @@ int fm__channel_open(struct fm__channel *channel)
     }
     front = channel->map;
     channel->flight = &front->flight;
+    channel->post = &front->post;
     fm__ring_init(&channel->ring, &front->ring, front->bytes, FM__RING_SIZE);
     return 0;
 }
@@ -55,6 +57,21 @@ void fm__channel_clear(struct fm__channel *channel)
     atomic_store(&flight->sampler, 0);
     atomic_store(&flight->notes, 0);
     flight->where[0] = '\0';
+}
+
+void fm__channel_clear_post(struct fm__channel *channel)
+{
+    struct fm__post *post = channel->post;
+
+    atomic_store(&post->word, 0);
+    atomic_store(&post->started_at, 0);
+    atomic_store(&post->claiming, 0);
+    atomic_store(&post->quiet, 0);
+    atomic_store(&post->gift, 0);
+    atomic_store(&post->limit, 0);
+    atomic_store(&post->gift_attempt, 0);
+    atomic_store(&post->order, FM__ORDER_WORK);
+    atomic_store(&post->asleep, 0);
 }
 
 struct fm__offer fm__channel_get_offer(const struct fm__channel *channel)

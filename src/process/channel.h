@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A channel is what one child and its parent share: one mapping with the
- * recorder page and the ring, and the lifeline.
+ * recorder page, the post and the ring, and the lifeline.
  *
  * The parent makes it before the fork, and keeps it for the next child when
  * the last one's process group is known to be empty: pages that are hot and
@@ -17,6 +17,7 @@
 #include "os/forking.h"
 #include "process/flight.h"
 #include "process/lifeline.h"
+#include "process/post.h"
 #include "wire/ring.h"
 
 #ifdef FM_TINY
@@ -30,7 +31,8 @@ struct fm__channel {
     void *map;
     size_t map_len;
     struct fm__flight *flight;
-    struct fm__ring ring; /* the parent's side: reader */
+    struct fm__post *post; /* for workers of a map */
+    struct fm__ring ring;  /* the parent's side: reader */
     struct fm__lifeline lifeline;
 };
 
@@ -39,6 +41,9 @@ int fm__channel_open(struct fm__channel *channel);
 
 /* Ready for a new child. */
 void fm__channel_clear(struct fm__channel *channel);
+
+/* Ready for a worker of a map. */
+void fm__channel_clear_post(struct fm__channel *channel);
 
 /* What a child gets of it, for fm__forking_begin(). */
 struct fm__offer fm__channel_get_offer(const struct fm__channel *channel);

@@ -418,6 +418,16 @@ struct fm__sink *fm__child_get_sink(fm_child *child)
     return &child->outbox.sink;
 }
 
+struct fm__outbox *fm__child_get_outbox(fm_child *child)
+{
+    return &child->outbox;
+}
+
+struct fm__channel *fm__child_get_channel(fm_child *child)
+{
+    return child->channel;
+}
+
 int fm_child_write(fm_child *child, const void *data, size_t len)
 {
     return fm__sink_write(&child->outbox.sink, data, len);

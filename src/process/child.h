@@ -11,6 +11,7 @@
 #include "fork_map.h"
 #include "os/bell.h"
 #include "process/channel.h"
+#include "process/outbox.h"
 #include "process/output.h"
 #include "wire/sink.h"
 
@@ -36,6 +37,10 @@ struct fm__launch {
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
  * signal mask is as before. */
 int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
+
+/* For workers of a map; see worker.h. */
+struct fm__outbox *fm__child_get_outbox(fm_child *child);
+struct fm__channel *fm__child_get_channel(fm_child *child);
 
 /* For engine/bind.h */
 struct fm__sink *fm__child_get_sink(fm_child *child);

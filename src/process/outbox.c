@@ -16,8 +16,7 @@
 /* How long a full ring is slept on before the parent is looked for. */
 #define FULL_NAP_NS (100 * FM__NS_PER_MS)
 
-/* Wake the parent if it sleeps.  When that cannot be done, it sleeps on. */
-static int wake_parent(struct fm__outbox *outbox)
+int fm__outbox_wake_parent(struct fm__outbox *outbox)
 {
     int rc = 0;
 
@@ -28,14 +27,13 @@ static int wake_parent(struct fm__outbox *outbox)
     return rc;
 }
 
-/* Sleep until the ring has room.  0 or FM_ECLOSED. */
-static int wait_for_room(struct fm__outbox *outbox)
+int fm__outbox_wait_room(struct fm__outbox *outbox, size_t need)
 {
     uint32_t value;
 
-    if (!fm__ring_starve(&outbox->ring, &value))
+    if (!fm__ring_starve(&outbox->ring, need, &value))
         return 0;
-    if (wake_parent(outbox) < 0)
+    if (fm__outbox_wake_parent(outbox) < 0)
         return FM_ECLOSED; /* the job has closed the bell: nobody will come */
     fm__word_wait(&outbox->ring.shared->room, value, FULL_NAP_NS);
     return fm__sys.getppid() == outbox->parent ? 0 : FM_ECLOSED;
@@ -46,7 +44,7 @@ static int wait_for_room(struct fm__outbox *outbox)
 static void ring_if_filling(struct fm__outbox *outbox)
 {
     if (fm__ring_used(&outbox->ring) >= outbox->ring.size / 4)
-        (void)wake_parent(outbox);
+        (void)fm__outbox_wake_parent(outbox);
 }
 
 /* Copy bytes into the ring, waiting for room as often as needed. */
@@ -59,7 +57,7 @@ static int copy_in(struct fm__outbox *outbox, const void *data, size_t len)
         size_t n = fm__ring_window(&outbox->ring, &room);
 
         if (n == 0) {
-            int rc = wait_for_room(outbox);
+            int rc = fm__outbox_wait_room(outbox, 1);
 
             if (rc < 0)
                 return rc;
@@ -122,7 +120,7 @@ static int open_frame(struct fm__outbox *outbox)
     size_t n = fm__ring_window(&outbox->ring, &room);
 
     while (n == 0) {
-        int rc = wait_for_room(outbox);
+        int rc = fm__outbox_wait_room(outbox, 1);
 
         if (rc < 0)
             return rc;

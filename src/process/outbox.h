@@ -46,6 +46,14 @@ int fm__outbox_put(struct fm__outbox *outbox, enum fm__frame_type type,
 int fm__outbox_put_pair(struct fm__outbox *outbox, enum fm__frame_type type,
                         const char *first, const char *second);
 
+/* Wake the parent if it sleeps.  When that cannot be done, it sleeps on, and
+ * the next one tries again.  0 or a negative code. */
+int fm__outbox_wake_parent(struct fm__outbox *outbox);
+
+/* Sleep until the ring has `need` bytes of room, or for a while.  0 or
+ * FM_ECLOSED. */
+int fm__outbox_wait_room(struct fm__outbox *outbox, size_t need);
+
 /* Commit what the sink holds, then END. */
 int fm__outbox_end(struct fm__outbox *outbox);
 

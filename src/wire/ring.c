@@ -66,12 +66,12 @@ size_t fm__ring_used(const struct fm__ring *ring)
     return (size_t)(ring->at - ring->far);
 }
 
-bool fm__ring_starve(struct fm__ring *ring, uint32_t *ret_value)
+bool fm__ring_starve(struct fm__ring *ring, size_t need, uint32_t *ret_value)
 {
     *ret_value = atomic_load(&ring->shared->room);
     atomic_store(&ring->shared->starved, 1);
     ring->far = atomic_load(&ring->shared->head);
-    if (ring->at - ring->far < ring->size) {
+    if (ring->size - (size_t)(ring->at - ring->far) >= need) {
         atomic_store(&ring->shared->starved, 0);
         return false;
     }
@@ -91,6 +91,13 @@ void fm__ring_must_still_ring(struct fm__ring *ring)
 
 long fm__ring_peek(struct fm__ring *ring, const unsigned char **ret_data)
 {
+    long n = fm__ring_peek_all(ring, ret_data);
+
+    return n > 0 ? (long)cap((size_t)n) : n;
+}
+
+long fm__ring_peek_all(struct fm__ring *ring, const unsigned char **ret_data)
+{
     uint64_t tail = atomic_load(&ring->shared->tail);
     size_t offset = (size_t)ring->at & (ring->size - 1);
     size_t to_end = ring->size - offset;
@@ -99,7 +106,7 @@ long fm__ring_peek(struct fm__ring *ring, const unsigned char **ret_data)
     if (used > ring->size)
         return FM_EPROTOCOL;
     *ret_data = ring->data + offset;
-    return (long)cap(used < to_end ? (size_t)used : to_end);
+    return (long)(used < to_end ? (size_t)used : to_end);
 }
 
 bool fm__ring_consume(struct fm__ring *ring, size_t len)

@@ -53,9 +53,10 @@ void fm__ring_commit(struct fm__ring *ring, size_t len);
 /* Writer: bytes written and not read, as far as known. */
 size_t fm__ring_used(const struct fm__ring *ring);
 
-/* Writer: announce that it waits for room.  Returns false when there is some
- * after all; else *ret_value is what shared->room must be waited on with. */
-bool fm__ring_starve(struct fm__ring *ring, uint32_t *ret_value);
+/* Writer: announce that it waits for `need` bytes of room, 1 or more.  Returns
+ * false when there are so many after all; else *ret_value is what shared->room
+ * must be waited on with. */
+bool fm__ring_starve(struct fm__ring *ring, size_t need, uint32_t *ret_value);
 
 /* Writer: true once per sleep of the reader: the bell must be rung. */
 bool fm__ring_must_ring(struct fm__ring *ring);
@@ -66,6 +67,9 @@ void fm__ring_must_still_ring(struct fm__ring *ring);
 /* Reader: contiguous bytes at *ret_data.  Returns their number, 0 when there
  * are none, or FM_EPROTOCOL when the writer lies about its tail. */
 long fm__ring_peek(struct fm__ring *ring, const unsigned char **ret_data);
+
+/* The same, never in parts: for what is written in units that are not cut. */
+long fm__ring_peek_all(struct fm__ring *ring, const unsigned char **ret_data);
 
 /* Reader: give `len` bytes back.  Returns true when the writer waits for room
  * and must be woken on shared->room (which was changed). */

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ledger of a map: who has which items.
+ *
+ * Workers help themselves from the cursor, which is a hint that any of them can
+ * spoil.  What counts is what is written here: a claim of items that somebody
+ * else has, or that have ended, is void; items that were passed over are found
+ * and handed out.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine/map.h"
+#include "os/clock.h"
+#include "os/sys.h"
+
+/* An item that stands still for so long holds up others: they are taken from
+ * its worker, if there is one without.  Doubled while nothing changes. */
+#define PATIENCE_NS FM__NS_PER_MS
+#define PATIENCE_MAX_NS (64 * FM__NS_PER_MS)
+
+/* While a worker is between cursor and claim. */
+#define CLAIMING_WAIT_NS FM__NS_PER_MS
+
+/* A set of so many holes is no honest workers' doing. */
+#define HOLES_MAX 65536u
+
+/* ------------------------------------------------------------------ claims */
+
+bool fm__member_has_claim(const struct fm__member *member)
+{
+    return member->done < member->n;
+}
+
+/* What is set aside for items that come back: a claim and a gift of each
+ * member, each of which may become a hole. */
+static int reserve(fm_map *map)
+{
+    return fm__spans_reserve(&map->spare, 4 * (size_t)map->n_members + 4);
+}
+
+void fm__ledger_distrust(fm_map *map)
+{
+    if (map->distrusts_cursor)
+        return;
+    map->distrusts_cursor = true;
+    for (unsigned i = 0; i < map->n_members; i++) {
+        if (map->members[i].future)
+            fm__map_set_limits(map, &map->members[i]);
+    }
+}
+
+static void keep_again(fm_map *map, uint64_t index, unsigned attempt,
+                       int64_t at)
+{
+    map->again[map->n_again++] =
+        (struct fm__again){.index = index, .attempt = attempt, .at = at};
+}
+
+static int reserve_again(fm_map *map)
+{
+    size_t need = map->n_again + map->n_members + 1;
+    size_t size = map->again_size ? map->again_size : 8;
+    struct fm__again *again;
+
+    while (size < need)
+        size *= 2;
+    if (size == map->again_size)
+        return 0;
+    again = fm__sys.realloc(map->again, size * sizeof *again);
+    if (!again)
+        return -ENOMEM;
+    map->again = again;
+    map->again_size = size;
+    return 0;
+}
+
+/* Room was set aside when they were given out. */
+static void give_back(fm_map *map, uint64_t first, uint64_t end,
+                      unsigned attempt)
+{
+    if (attempt > 1) {
+        for (; first < end; first++)
+            keep_again(map, first, attempt, 0);
+        return;
+    }
+    (void)fm__spans_add(&map->spare, (struct fm__range){first, end});
+}
+
+static void release_claim(struct fm__member *member)
+{
+    if (fm__member_has_claim(member) && !member->is_void)
+        give_back(member->map, member->first + member->done,
+                  member->first + member->n, member->attempt);
+    member->done = 0;
+    member->n = 0;
+}
+
+void fm__ledger_release(struct fm__member *member)
+{
+    fm_map *map = member->map;
+
+    release_claim(member);
+    if (member->offered != 0) {
+        uint64_t first = fm__span_first(member->offered);
+
+        give_back(map, first, first + fm__span_count(member->offered),
+                  member->offered_attempt);
+        member->offered = 0;
+    }
+}
+
+static bool is_offered(const struct fm__member *member, uint64_t first,
+                       uint64_t n)
+{
+    return member->offered != 0 && fm__span_first(member->offered) == first &&
+           fm__span_count(member->offered) == n;
+}
+
+int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
+{
+    fm_map *map = member->map;
+    int rc;
+
+    if (n == 0 || n > FM__CLAIM_MAX || first >= map->opts.n_items ||
+        n > map->opts.n_items - first)
+        return FM_EPROTOCOL;
+    release_claim(member); /* what it leaves of the one before */
+    rc = reserve(map);
+    if (rc < 0)
+        return rc;
+    if (is_offered(member, first, n)) {
+        member->attempt = member->offered_attempt;
+        member->offered = 0;
+        atomic_store(&member->future->channel->post->gift, 0);
+        rc = 1;
+    } else {
+        member->attempt = 1;
+        rc = fm__spans_take(&map->spare, (struct fm__range){first, first + n});
+        if (rc < 0)
+            return rc;
+    }
+    member->first = first;
+    member->n = n;
+    member->done = 0;
+    member->is_void = rc == 0;
+    if (member->is_void || map->spare.n > HOLES_MAX)
+        fm__ledger_distrust(map);
+    return 0;
+}
+
+bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
+                          enum fm_kind kind, int64_t now)
+{
+    const struct fm_job_opts *opts = &map->opts.job;
+    int64_t pause = opts->backoff_ns;
+
+    if (attempt > opts->retries || !(opts->retry_on & FM_KIND_BIT(kind)) ||
+        map->state != FM__MAP_RUNNING || reserve_again(map) < 0)
+        return false;
+    for (unsigned i = 1; i < attempt && pause < FM__NEVER / 2; i++)
+        pause *= 2;
+    keep_again(map, index, attempt + 1, fm__clock_after(now, pause));
+    return true;
+}
+
+/* ----------------------------------------------------------------- safety */
+
+/* Before rings are read: what the cursor has passed now was claimed by workers
+ * that have said so, or are about to. */
+void fm__ledger_look(fm_map *map)
+{
+    map->safe = map->distrusts_cursor ? map->opts.n_items
+                                      : atomic_load(&map->board->cursor);
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+
+        if (member->future && member->future->channel &&
+            atomic_load(&member->future->channel->post->claiming) != 0)
+            map->safe = 0;
+    }
+    if (map->safe > map->opts.n_items)
+        map->safe = map->opts.n_items;
+}
+
+static void check_drained(fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        if (map->members[i].future && !map->members[i].is_drained)
+            map->safe = 0;
+    }
+}
+
+/* ------------------------------------------------------------------- gifts */
+
+static struct fm__post *post_of(const struct fm__member *member)
+{
+    return member->future->channel->post;
+}
+
+/* Can work, as far as is known. */
+static bool is_at_work(const struct fm__member *member)
+{
+    const fm_future *future = member->future;
+
+    return future && member->is_ready && future->channel &&
+           future->state == FM_RUNNING && future->stop == FM__STOP_NONE &&
+           !member->in_frames;
+}
+
+static bool is_idle(const struct fm__member *member)
+{
+    return is_at_work(member) && member->offered == 0 &&
+           !fm__member_has_claim(member) &&
+           fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE;
+}
+
+static void offer(struct fm__member *member, uint64_t first, uint64_t n,
+                  unsigned attempt)
+{
+    struct fm__post *post = post_of(member);
+
+    member->offered = fm__span(first, n, FM__GIFT_OFFERED);
+    member->offered_attempt = attempt;
+    atomic_store(&post->gift_attempt, attempt);
+    atomic_store(&post->gift, member->offered);
+    fm__map_call(member);
+}
+
+/* The next that is due, first. */
+static bool take_again(fm_map *map, int64_t now, struct fm__again *ret)
+{
+    for (size_t i = 0; i < map->n_again; i++) {
+        if (map->again[i].at > now)
+            continue;
+        *ret = map->again[i];
+        map->n_again--;
+        memmove(map->again + i, map->again + i + 1,
+                (map->n_again - i) * sizeof *map->again);
+        return true;
+    }
+    return false;
+}
+
+/* Some of what was passed over. */
+static bool take_hole(fm_map *map, struct fm__range *ret)
+{
+    const struct fm_map_opts *opts = &map->opts;
+    uint64_t most = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
+    uint64_t end = map->safe;
+    uint64_t share;
+
+    if (opts->max_active > 0 && end > map->n_consumed + opts->max_active)
+        end = map->n_consumed + opts->max_active;
+    if (!fm__spans_first(&map->spare, ret) || ret->first >= end)
+        return false;
+    if (ret->end > end)
+        ret->end = end;
+    share = (ret->end - ret->first + map->n_members - 1) / map->n_members;
+    if (share < opts->chunk_min)
+        share = opts->chunk_min;
+    if (share > most)
+        share = most;
+    if (share > FM__CLAIM_MAX)
+        share = FM__CLAIM_MAX;
+    if (ret->end - ret->first > share)
+        ret->end = ret->first + share;
+    return fm__spans_take(&map->spare, *ret) > 0;
+}
+
+static bool give(fm_map *map, struct fm__member *member, int64_t now)
+{
+    struct fm__again again;
+    struct fm__range hole;
+
+    if (take_again(map, now, &again)) {
+        offer(member, again.index, 1, again.attempt);
+        return true;
+    }
+    if (take_hole(map, &hole)) {
+        offer(member, hole.first, hole.end - hole.first, 1);
+        return true;
+    }
+    return false;
+}
+
+/* Idle ones first; then those that will have time at their next claim. */
+static bool give_all(fm_map *map, int64_t now, bool to_idle)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+
+        if (to_idle ? !is_idle(member)
+                    : !is_at_work(member) || member->offered != 0)
+            continue;
+        if (!give(map, member, now))
+            return false;
+    }
+    return true;
+}
+
+/* --------------------------------------------------------------- taking back
+ */
+
+/* A gift that a busy worker has not taken yet. */
+static bool take_back_gift(fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+        uint64_t gift = member->offered;
+        uint64_t first = fm__span_first(gift);
+
+        if (gift == 0 || !is_at_work(member) || !fm__member_has_claim(member))
+            continue;
+        if (!atomic_compare_exchange_strong(&post_of(member)->gift, &gift, 0))
+            continue;
+        give_back(map, first, first + fm__span_count(member->offered),
+                  member->offered_attempt);
+        member->offered = 0;
+        return true;
+    }
+    return false;
+}
+
+/* The items after the one that the worker is in, if that stands still. */
+static bool take_back_rest(struct fm__member *member, int64_t now)
+{
+    fm_map *map = member->map;
+    uint64_t word = atomic_load(&post_of(member)->word);
+    uint64_t next = fm__span_first(word) + 1;
+    uint64_t count = fm__span_count(word);
+    uint64_t bare = fm__span(next - 1, 0, fm__span_low(word));
+
+    if (count == 0 || member->is_void || fm__span_low(word) == FM__WORD_IDLE ||
+        fm__span_low(word) == FM__WORD_CONDEMNED)
+        return false;
+    if (word != member->seen_word) {
+        member->seen_word = word;
+        member->seen_word_at = now;
+    }
+    if (now - member->seen_word_at < PATIENCE_NS) {
+        if (map->look_at > now + PATIENCE_NS)
+            map->look_at = now + PATIENCE_NS;
+        return false;
+    }
+    if (next <= member->first + member->done ||
+        next + count != member->first + member->n)
+        return false; /* it lies, or has said more than was read */
+    if (!atomic_compare_exchange_strong(&post_of(member)->word, &word, bare))
+        return false;
+    member->n -= count;
+    give_back(map, next, next + count, member->attempt);
+    return true;
+}
+
+/* There is a worker without items: find some for it. */
+static bool take_back(fm_map *map, int64_t now)
+{
+    bool is_open = false;
+
+    if (take_back_gift(map))
+        return true;
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+
+        if (!is_at_work(member) || !fm__member_has_claim(member))
+            continue;
+        if (take_back_rest(member, now))
+            return true;
+        is_open |= member->n - member->done > 1;
+    }
+    if (is_open && map->look_at > now + map->patience) {
+        map->look_at = now + map->patience;
+        if (map->patience < PATIENCE_MAX_NS)
+            map->patience *= 2;
+    }
+    return false;
+}
+
+static bool has_idle(const fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        if (is_idle(&map->members[i]))
+            return true;
+    }
+    return false;
+}
+
+void fm__ledger_hand_out(fm_map *map, int64_t now)
+{
+    struct fm__range first;
+    uint64_t passed = atomic_load(&map->board->cursor);
+
+    check_drained(map);
+    if (map->safe == 0 && fm__spans_first(&map->spare, &first) &&
+        first.first < passed && map->look_at > now + CLAIMING_WAIT_NS)
+        map->look_at = now + CLAIMING_WAIT_NS;
+    for (;;) {
+        if (give_all(map, now, true))
+            (void)give_all(map, now, false);
+        if (!has_idle(map) || !take_back(map, now))
+            return;
+        map->patience = PATIENCE_NS;
+    }
+}

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: MIT */
+/* A map: its options, its workers, its time, its end; see map.h. */
+#include "engine/map.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "os/clock.h"
+#include "os/memory.h"
+#include "os/proc.h"
+#include "os/sys.h"
+#include "os/word.h"
+
+/* When no process can be made, or a worker ended for nothing. */
+#define HIRE_PAUSE_NS (20 * FM__NS_PER_MS)
+
+/* Workers of an eager map may leave finished items unmentioned for so long. */
+#define QUIET_NS (50 * FM__NS_PER_MS)
+
+#define PATIENCE_NS FM__NS_PER_MS
+
+/* ----------------------------------------------------------------- options */
+
+const char *fm_map_opts_error(const struct fm_map_opts *opts)
+{
+    if (opts->n_items > FM__ITEMS_MAX)
+        return "n_items";
+    if (opts->chunk_max > 0 && opts->chunk_min > opts->chunk_max)
+        return "chunk_min";
+    if (opts->chunk_max > FM__CLAIM_MAX || opts->chunk_min > FM__CLAIM_MAX)
+        return "chunk_max";
+    if (opts->isolate > FM_ISOLATE_ITEM)
+        return "isolate";
+    if (opts->deadline_ns < 0)
+        return "deadline_ns";
+    if (!opts->fn)
+        return "fn";
+    if (!opts->on_item)
+        return "on_item";
+    return fm_job_opts_error(&opts->job);
+}
+
+static void take_opts(fm_map *map, const struct fm_map_opts *opts)
+{
+    struct fm_map_opts *own = &map->opts;
+
+    *own = *opts;
+    if (own->chunk_min == 0)
+        own->chunk_min = 1;
+    if (own->job.retry_on == 0)
+        own->job.retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
+                            FM_KIND_BIT(FM_NO_RESULT);
+    own->job.ud_free = NULL;
+}
+
+static void brief(fm_map *map, struct fm__member *member, unsigned id)
+{
+    const struct fm_map_opts *opts = &map->opts;
+    struct fm__crew *crew = &member->crew;
+
+    member->map = map;
+    crew->board = map->board;
+    crew->id = id;
+    crew->n_workers = map->n_members;
+    crew->n_items = opts->n_items;
+    crew->chunk_min = opts->chunk_min;
+    crew->chunk_max = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
+    crew->adapts = opts->chunk_max != opts->chunk_min;
+    crew->eager = opts->eager;
+    crew->timed = opts->job.timeout_ns > 0;
+    crew->limit = opts->job.limits.result;
+    crew->max_tasks = opts->max_tasks;
+    crew->max_rss = opts->max_rss;
+    crew->max_claims = opts->isolate == FM_ISOLATE_CHUNK ? 1 : 0;
+}
+
+/* ------------------------------------------------------------- the workers */
+
+static uint64_t open_end(const fm_map *map)
+{
+    uint64_t end = map->opts.n_items;
+
+    if (map->opts.max_active > 0 &&
+        map->opts.max_active < end - map->n_consumed)
+        end = map->n_consumed + map->opts.max_active;
+    return end;
+}
+
+void fm__map_set_limits(fm_map *map, struct fm__member *member)
+{
+    struct fm__channel *channel = member->future->channel;
+
+    if (!channel)
+        return; /* when it starts */
+    atomic_store(&channel->post->limit,
+                 map->distrusts_cursor ? 0 : open_end(map));
+    if (map->state != FM__MAP_RUNNING)
+        atomic_store(&channel->post->order, FM__ORDER_LEAVE);
+}
+
+/* Wake a worker that sleeps for want of items. */
+void fm__map_call(struct fm__member *member)
+{
+    struct fm__channel *channel = member->future->channel;
+
+    if (!channel)
+        return;
+    atomic_fetch_add(&channel->post->call, 1);
+    if (atomic_load(&channel->post->asleep) != 0)
+        fm__word_wake(&channel->post->call);
+}
+
+static void call_all(fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+
+        if (!member->future)
+            continue;
+        fm__map_set_limits(map, member);
+        fm__map_call(member);
+    }
+}
+
+/* Their items are timed by the map; no process of theirs is tried again. */
+static int hire(struct fm__member *member)
+{
+    fm_map *map = member->map;
+    struct fm_job_opts opts = map->opts.job;
+    int rc;
+
+    opts.timeout_ns = 0;
+    opts.retries = 0;
+    map->refs++;
+    map->n_living++;
+    rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
+                   &member->future);
+    if (rc < 0) {
+        map->n_living--;
+        map->refs--;
+        member->future = NULL;
+    }
+    return rc;
+}
+
+static bool has_work_to_give(const fm_map *map)
+{
+    return map->spare.count > 0 || map->n_again > 0;
+}
+
+static void hire_all(fm_map *map, int64_t now)
+{
+    uint64_t work = map->spare.count + map->n_again;
+
+    if (now < map->hire_at) {
+        if (map->look_at > map->hire_at)
+            map->look_at = map->hire_at;
+        return;
+    }
+    for (unsigned i = 0; i < map->n_members && work > 0; i++) {
+        if (map->members[i].future)
+            continue;
+        if (map->state != FM__MAP_RUNNING || map->engine->closed ||
+            hire(&map->members[i]) < 0) {
+            map->hire_at = fm__clock_after(now, HIRE_PAUSE_NS);
+            break;
+        }
+        work--;
+    }
+}
+
+/* ------------------------------------------------------------------ states */
+
+static void enter(fm_map *map, enum fm__map_state to)
+{
+    if (to > map->state)
+        map->state = to;
+    if (to == FM__MAP_OVER)
+        map->engine->has_news = true;
+}
+
+static void stop_members(fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        fm_future *future = map->members[i].future;
+
+        if (future && future->state != FM_SETTLED)
+            (void)fm__future_cancel(future, map->stop_grace_ns);
+    }
+}
+
+/* By the loop, later: here a worker may be half-way out. */
+static void stop_soon(fm_map *map, int64_t grace_ns)
+{
+    map->stops = true;
+    map->stop_grace_ns = grace_ns;
+    enter(map, FM__MAP_STOPPING);
+    map->engine->has_news = true;
+}
+
+void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
+                  fm_future *owner)
+{
+    if (map->failure.kind != FM_VALUE || map->state >= FM__MAP_STOPPING)
+        return;
+    map->failure = *outcome;
+    if (owner)
+        map->failed = fm_future_ref(owner);
+    stop_soon(map, -1);
+}
+
+void fm__map_deliver(fm_map *map, const struct fm_item *item)
+{
+    if (map->state != FM__MAP_RUNNING)
+        return;
+    map->n_settled++;
+    if (map->opts.eager || item->type == FM_ITEM_FAILED)
+        map->engine->has_news = true;
+    map->opts.on_item(map, item, map->opts.cb_ud);
+}
+
+/* -------------------------------------------------------------------- time */
+
+static void fail_at_deadline(fm_map *map)
+{
+    struct fm_outcome outcome;
+
+    memset(&outcome, 0, sizeof outcome);
+    outcome.kind = FM_TIMEOUT;
+    outcome.message = "the deadline has passed";
+    outcome.exit_code = -1;
+    outcome.name = map->opts.job.name;
+    fm__map_fail(map, &outcome, NULL);
+}
+
+/* Since when it is in its item: as it says, but not later than seen here. */
+static int64_t item_start(struct fm__member *member, uint64_t word, int64_t now)
+{
+    uint64_t item = member->first + member->done;
+    int64_t said = atomic_load(&member->future->channel->post->started_at);
+
+    if (item != member->seen_item || fm__span_low(word) != FM__WORD_RUN) {
+        member->seen_item = item;
+        member->seen_item_at = now;
+    }
+    return said < member->seen_item_at ? said : member->seen_item_at;
+}
+
+/* Condemn the item, never the one after it. */
+static int64_t time_item(struct fm__member *member, int64_t now)
+{
+    int64_t timeout = member->map->opts.job.timeout_ns;
+    _Atomic uint64_t *at = &member->future->channel->post->word;
+    uint64_t word = atomic_load(at);
+    int64_t end = fm__clock_after(item_start(member, word, now), timeout);
+
+    if (fm__span_low(word) != FM__WORD_RUN)
+        return fm__clock_after(now, timeout);
+    if (now < end)
+        return end;
+    if (!atomic_compare_exchange_strong(at, &word, word | FM__WORD_CONDEMNED))
+        return now; /* it has moved on just now */
+    fm__future_stop(member->future, FM__STOP_SAMPLING, FM_TIMEOUT, now);
+    return FM__NEVER;
+}
+
+static void time_items(fm_map *map, int64_t now)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+        fm_future *future = member->future;
+        int64_t at;
+
+        if (!future || !member->is_ready || !future->channel ||
+            future->state != FM_RUNNING || future->stop != FM__STOP_NONE)
+            continue;
+        at = time_item(member, now);
+        if (at < map->look_at)
+            map->look_at = at;
+    }
+}
+
+/* Items that have ended lie in a ring whose bell is not rung for a while. */
+static void plan_quiet_look(fm_map *map, int64_t now)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        fm_future *future = map->members[i].future;
+
+        if (future && future->channel &&
+            atomic_load(&future->channel->post->quiet) != 0 &&
+            map->look_at > now + QUIET_NS)
+            map->look_at = now + QUIET_NS;
+    }
+}
+
+static void tend_running(fm_map *map, int64_t now)
+{
+    if (map->n_settled >= map->opts.n_items) {
+        enter(map, FM__MAP_ENDING);
+        call_all(map);
+        return;
+    }
+    if (now >= map->deadline_at) {
+        fail_at_deadline(map);
+        return;
+    }
+    if (map->opts.job.timeout_ns > 0)
+        time_items(map, now);
+    fm__ledger_hand_out(map, now);
+    if (has_work_to_give(map))
+        hire_all(map, now);
+    for (size_t i = 0; i < map->n_again; i++) {
+        if (map->again[i].at > now && map->again[i].at < map->look_at)
+            map->look_at = map->again[i].at;
+    }
+    if (map->opts.eager)
+        plan_quiet_look(map, now);
+}
+
+static void tend(fm_map *map, int64_t now)
+{
+    map->look_at = map->deadline_at;
+    if (map->state == FM__MAP_RUNNING)
+        tend_running(map, now);
+    if (map->stops) {
+        map->stops = false;
+        stop_members(map);
+    }
+    if (map->state != FM__MAP_RUNNING)
+        map->look_at = FM__NEVER;
+    if (map->state > FM__MAP_RUNNING && map->n_living == 0)
+        enter(map, FM__MAP_OVER);
+}
+
+/* ---------------------------------------------------------------- the loop */
+
+void fm__maps_look(fm_engine *engine)
+{
+    for (fm_map *map = engine->maps; map; map = map->next) {
+        if (map->state == FM__MAP_RUNNING)
+            fm__ledger_look(map);
+    }
+}
+
+static void unlink_map(fm_map *map)
+{
+    fm_map **link = &map->engine->maps;
+
+    while (*link && *link != map)
+        link = &(*link)->next;
+    if (*link)
+        *link = map->next;
+}
+
+void fm__maps_tend(fm_engine *engine, int64_t now)
+{
+    for (fm_map *map = engine->maps, *next; map; map = next) {
+        map->refs++; /* tending may end it */
+        tend(map, now);
+        next = map->next;
+        if (map->state == FM__MAP_OVER)
+            unlink_map(map);
+        fm__map_unref(map);
+    }
+}
+
+int64_t fm__maps_next_time(const fm_engine *engine)
+{
+    int64_t at = FM__NEVER;
+
+    for (const fm_map *map = engine->maps; map; map = map->next)
+        at = map->look_at < at ? map->look_at : at;
+    return at;
+}
+
+/* ------------------------------------------------------------------ public */
+
+static unsigned count_places(const fm_engine *engine,
+                             const struct fm_map_opts *opts)
+{
+    unsigned n = opts->workers ? opts->workers : fm__proc_count_cpus();
+    unsigned most = engine->opts.max_children;
+    unsigned free = most > engine->n_running ? most - engine->n_running : 1;
+
+    n = n < free ? n : free;
+    return opts->n_items > 0 && opts->n_items < n ? (unsigned)opts->n_items : n;
+}
+
+static void free_map(fm_map *map)
+{
+    fm__spans_done(&map->spare);
+    fm__sys.free(map->again);
+    /* In a process that inherited this no mapping came along. */
+    if (fm__engine_is_ours(map->engine))
+        fm__memory_unshare(map->board, FM__BOARD_SIZE);
+    if (map->failed)
+        fm_future_unref(map->failed);
+    fm__sys.free(map);
+}
+
+void fm__map_unref(fm_map *map)
+{
+    fm_engine *engine = map->engine;
+
+    if (--map->refs > 0)
+        return;
+    unlink_map(map);
+    free_map(map);
+    fm__engine_unref(engine);
+}
+
+static fm_map *make(fm_engine *engine, const struct fm_map_opts *opts)
+{
+    unsigned n = count_places(engine, opts);
+    fm_map *map =
+        fm__sys.calloc(1, sizeof *map + n * sizeof(struct fm__member));
+
+    if (!map)
+        return NULL;
+    map->engine = engine;
+    map->refs = 1;
+    map->n_members = n;
+    map->patience = PATIENCE_NS;
+    map->board = fm__memory_share(FM__BOARD_SIZE);
+    take_opts(map, opts);
+    for (unsigned i = 0; map->board && i < n; i++)
+        brief(map, &map->members[i], i + 1);
+    if (!map->board ||
+        fm__spans_add(&map->spare, (struct fm__range){0, opts->n_items}) < 0) {
+        free_map(map);
+        return NULL;
+    }
+    return map;
+}
+
+int fm_map_start(fm_engine *engine, const struct fm_map_opts *opts,
+                 fm_map **ret_map)
+{
+    int64_t now = fm__clock_now();
+    fm_map *map;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (fm_map_opts_error(opts))
+        return -EINVAL;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
+    map = make(engine, opts);
+    if (!map) {
+        fm__engine_exit(engine);
+        return -ENOMEM;
+    }
+    engine->refs++;
+    map->deadline_at = opts->deadline_ns > 0
+                           ? fm__clock_after(now, opts->deadline_ns)
+                           : FM__NEVER;
+    map->next = engine->maps;
+    engine->maps = map;
+    map->refs++; /* a worker that cannot be made may end it */
+    tend(map, now);
+    fm__map_unref(map);
+    *ret_map = map;
+    fm__engine_leave(engine);
+    return 0;
+}
+
+bool fm_map_is_over(const fm_map *map)
+{
+    return map->state == FM__MAP_OVER || !fm__engine_is_ours(map->engine) ||
+           (map->engine->closed && map->n_living == 0);
+}
+
+uint64_t fm_map_count_settled(const fm_map *map)
+{
+    return map->n_settled;
+}
+
+void fm_map_consume(fm_map *map, uint64_t n)
+{
+    map->n_consumed += n;
+    if (map->opts.max_active > 0 && map->state == FM__MAP_RUNNING &&
+        fm__engine_is_ours(map->engine))
+        call_all(map);
+}
+
+void fm_map_stop(fm_map *map, int64_t grace_ns)
+{
+    fm_engine *engine = map->engine;
+
+    if (map->state == FM__MAP_OVER || !fm__engine_is_ours(engine))
+        return;
+    stop_soon(map, grace_ns);
+    /* Inside of the engine its loop comes by; outside nobody may for long. */
+    if (engine->in_callback || !fm__engine_enter(engine))
+        return;
+    fm__maps_tend(engine, fm__clock_now());
+    fm__engine_leave(engine);
+}
+
+const struct fm_outcome *fm_map_get_failure(const fm_map *map)
+{
+    return map->failure.kind == FM_VALUE ? NULL : &map->failure;
+}
+
+void fm_map_free(fm_map *map)
+{
+    if (!map)
+        return;
+    if (fm__engine_is_ours(map->engine))
+        fm_map_stop(map, 0);
+    fm__map_unref(map);
+}

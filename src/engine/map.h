@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a map: many items, few workers.
+ *
+ * Who owns what
+ *   map      the board, the ledger (what nobody has, what is to be tried
+ *            again), its members; one reference of the host, one of each
+ *            member that lives
+ *   member   a place for one worker: its future while it lives, its open
+ *            claim, the gift it was offered, the pieces of a record
+ *   engine   the list of maps that are not over
+ *
+ * Where an item is, from the first to its one outcome
+ *   given to nobody   map->spare; from the cursor on they are the workers' to
+ *                     take, before it the parent's to give
+ *   waiting           map->again, after a failure that is retried
+ *   offered           member->offered
+ *   claimed           member->first + done … first + n
+ *   settled           nowhere: counted
+ *
+ *   state  RUNNING -> ENDING (all are settled; the workers are asked to leave)
+ *          RUNNING, ENDING -> STOPPING (it has failed or was stopped; the
+ *          workers are ended)
+ *          ENDING, STOPPING -> OVER (the last worker has ended)
+ */
+#ifndef FM_ENGINE_MAP_H
+#define FM_ENGINE_MAP_H
+
+#include "engine/engine.h"
+#include "engine/spans.h"
+#include "process/worker.h"
+#include "wire/buffer.h"
+
+enum fm__map_state {
+    FM__MAP_RUNNING,
+    FM__MAP_ENDING,
+    FM__MAP_STOPPING,
+    FM__MAP_OVER
+};
+
+struct fm__member {
+    fm_map *map;
+    fm_future *future; /* NULL: vacant */
+    struct fm__crew crew;
+    bool is_ready;           /* has said READY */
+    bool in_frames;          /* no more records come */
+    bool is_drained;         /* its ring was empty when last looked at */
+    bool is_void;            /* its claim counts for nothing */
+    bool is_fruitful;        /* has settled an item */
+    uint64_t first, n, done; /* the claim; none when done == n */
+    unsigned attempt;
+    uint64_t offered; /* a span, 0: none */
+    unsigned offered_attempt;
+    size_t taken; /* of the bytes that are being looked at */
+    struct fm__buffer pieces;
+    /* What was seen of its word: for items that stand still. */
+    uint64_t last_word; /* of the process that has ended */
+    uint64_t seen_item, seen_word;
+    int64_t seen_item_at, seen_word_at;
+};
+
+#define FM__BOARD_SIZE 4096
+
+/* An item that has failed and is tried again. */
+struct fm__again {
+    uint64_t index;
+    unsigned attempt; /* the next */
+    int64_t at;
+};
+
+struct fm_map {
+    fm_map *next; /* in engine->maps */
+    fm_engine *engine;
+    unsigned refs;
+    enum fm__map_state state;
+    struct fm_map_opts opts;
+    struct fm__board *board;
+    struct fm__spans spare;
+    struct fm__again *again;
+    size_t n_again, again_size;
+    uint64_t n_settled, n_consumed;
+    uint64_t safe; /* before it, what is spare was claimed by nobody */
+    bool distrusts_cursor;
+    bool stops;            /* its workers have to be ended, */
+    int64_t stop_grace_ns; /* with this grace */
+    unsigned n_fruitless;  /* workers in a row that ended for nothing */
+    unsigned n_living;
+    int64_t deadline_at, look_at, hire_at;
+    int64_t patience;          /* between two looks at items that stand still */
+    struct fm_outcome failure; /* kind FM_VALUE: none */
+    fm_future *failed; /* whose outcome `failure` is, referenced; or NULL */
+    unsigned n_members;
+    struct fm__member members[];
+};
+
+/* member.c: what a worker says, and its end */
+void fm__member_drain(struct fm__member *member, size_t most);
+void fm__member_settled(struct fm__member *member);
+bool fm__member_has_claim(const struct fm__member *member);
+/* Before and after the fork of a member. */
+int fm__member_prepare(struct fm__member *member);
+void fm__member_forked(struct fm__member *member);
+/* The job function of a member; `ud` is the member. */
+int fm__member_main(fm_child *child, void *ud);
+
+/* ledger.c: who has which items */
+/* It takes these; what is left of its claim before goes back. */
+int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n);
+/* Items of the claim that are not settled, and what was offered, go back. */
+void fm__ledger_release(struct fm__member *member);
+/* Should the item be tried again after this outcome?  Then it will be. */
+bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
+                          enum fm_kind kind, int64_t now);
+void fm__ledger_look(fm_map *map);
+void fm__ledger_hand_out(fm_map *map, int64_t now);
+/* No more cursor: what is left is handed out. */
+void fm__ledger_distrust(fm_map *map);
+
+/* map.c */
+void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
+                  fm_future *owner);
+void fm__map_deliver(fm_map *map, const struct fm_item *item);
+void fm__map_set_limits(fm_map *map, struct fm__member *member);
+void fm__map_call(struct fm__member *member);
+void fm__map_unref(fm_map *map);
+
+#endif

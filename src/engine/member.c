@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One worker of a map, as its parent sees it: what it says, read from a ring
+ * that it may scribble on at any time, and what its end amounts to.
+ *
+ * Heads are loaded once, payloads copied before they are looked at.  Which item
+ * a record is about follows from the ledger, never from the record.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine/map.h"
+#include "os/clock.h"
+#include "os/memory.h"
+#include "os/word.h"
+#include "process/child.h"
+
+/* Room in the bytes of a failure beside the raised value. */
+#define TEXTS_MAX (2 * (uint64_t)FM__FRAME_TEXT_MAX + 64)
+
+/* Bytes of the ring that are given back to its writer at once. */
+#define BATCH_MAX (FM__RING_SIZE / 8)
+
+/* ----------------------------------------------------------------- records */
+
+/* The item that the next record is about is this one; go on to the next.
+ * False when it is nobody's business. */
+static bool settle_next(struct fm__member *member, struct fm_item *item)
+{
+    item->index = member->first + member->done;
+    item->attempt = member->attempt;
+    member->done++;
+    member->is_fruitful = true;
+    member->map->n_fruitless = 0;
+    return !member->is_void;
+}
+
+static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
+{
+    struct fm_item item;
+
+    if (!fm__member_has_claim(member) || member->pieces.len > 0)
+        return FM_EPROTOCOL;
+    item.type = (enum fm_item_type)(FM_ITEM_NIL + (kind - FM__RECORD_NIL));
+    item.format = 0;
+    memcpy(&item.u, &u, sizeof u);
+    item.data = NULL;
+    item.len = 0;
+    item.outcome = NULL;
+    if (settle_next(member, &item))
+        fm__map_deliver(member->map, &item);
+    return 0;
+}
+
+/* Two texts at the front of the pieces, and what follows them. */
+struct texts {
+    char *first, *second;
+    const unsigned char *rest;
+    size_t len;
+};
+
+static bool cut_text(struct texts *texts, char **ret_text)
+{
+    uint32_t len;
+
+    if (texts->len < sizeof len)
+        return false;
+    memcpy(&len, texts->rest, sizeof len);
+    if (len > texts->len - sizeof len || len > FM__FRAME_TEXT_MAX)
+        return false;
+    /* The length's own place takes the terminator: one byte to the left. */
+    *ret_text = (char *)(uintptr_t)texts->rest;
+    memmove(*ret_text, texts->rest + sizeof len, len);
+    (*ret_text)[len] = '\0';
+    texts->rest += sizeof len + len;
+    texts->len -= sizeof len + len;
+    return true;
+}
+
+static bool cut_texts(struct fm__member *member, struct texts *ret)
+{
+    ret->rest = member->pieces.data;
+    ret->len = member->pieces.len;
+    return ret->len > 0 && cut_text(ret, &ret->first) &&
+           cut_text(ret, &ret->second);
+}
+
+static void describe(struct fm__member *member, struct fm_outcome *outcome)
+{
+    memset(outcome, 0, sizeof *outcome);
+    outcome->name = member->future->opts.name;
+    outcome->exit_code = -1;
+    outcome->pid = member->future->pid.pid;
+}
+
+/* The item has failed with this outcome, complete but for its attempt. */
+static void fail_item(struct fm__member *member, struct fm_outcome *outcome)
+{
+    fm_map *map = member->map;
+    struct fm_item item;
+
+    memset(&item, 0, sizeof item);
+    item.type = FM_ITEM_FAILED;
+    if (!settle_next(member, &item))
+        return;
+    outcome->attempt = item.attempt;
+    item.outcome = outcome;
+    if (!fm__ledger_try_again(map, item.index, item.attempt, outcome->kind,
+                              fm__clock_now()))
+        fm__map_deliver(map, &item);
+}
+
+static int take_failure(struct fm__member *member, const struct fm__record *r)
+{
+    struct fm_outcome outcome;
+    struct texts texts;
+
+    if (!fm__member_has_claim(member) || !cut_texts(member, &texts))
+        return FM_EPROTOCOL;
+    describe(member, &outcome);
+    switch (r->kind) {
+    case FM__RECORD_FAIL:
+        outcome.kind = FM_ERROR;
+        outcome.message = texts.first;
+        outcome.traceback = texts.second[0] ? texts.second : NULL;
+        outcome.data = texts.rest;
+        outcome.len = texts.len;
+        outcome.format = (int)r->detail;
+        break;
+    case FM__RECORD_REFUSE:
+        outcome.kind = FM_ENCODE;
+        outcome.path = texts.first;
+        outcome.message = texts.second;
+        break;
+    default:
+        outcome.kind = FM_LIMIT;
+        outcome.limit = texts.first;
+        outcome.message = texts.second;
+        break;
+    }
+    fail_item(member, &outcome);
+    return 0;
+}
+
+static int take_bytes(struct fm__member *member, const struct fm__record *r)
+{
+    fm_map *map = member->map;
+    uint64_t limit = member->future->opts.limits.result;
+    struct fm_item item;
+
+    if (member->pieces.len > limit)
+        return FM_ELIMIT;
+    memset(&item, 0, sizeof item);
+    item.type = FM_ITEM_BYTES;
+    item.format = (int)r->detail;
+    item.data = member->pieces.data;
+    item.len = member->pieces.len;
+    if (r->kind == FM__RECORD_EVENT) {
+        item.index = member->first + member->done;
+        item.attempt = member->attempt;
+        if (!fm__member_has_claim(member))
+            return FM_EPROTOCOL;
+        if (map->opts.on_event && map->state == FM__MAP_RUNNING)
+            map->opts.on_event(map, &item, map->opts.cb_ud);
+        return 0;
+    }
+    if (!fm__member_has_claim(member))
+        return FM_EPROTOCOL;
+    if (settle_next(member, &item))
+        fm__map_deliver(map, &item);
+    return 0;
+}
+
+/* A record that ends pieces. */
+static int take_end(struct fm__member *member, const struct fm__record *r)
+{
+    int rc;
+
+    if (r->u != member->pieces.len)
+        return FM_EPROTOCOL;
+    if (r->kind == FM__RECORD_VALUE || r->kind == FM__RECORD_EVENT)
+        rc = take_bytes(member, r);
+    else
+        rc = take_failure(member, r);
+    fm__buffer_clear(&member->pieces);
+    return rc;
+}
+
+static int take_plain(struct fm__member *member, const struct fm__record *r)
+{
+    switch (r->kind) {
+    case FM__RECORD_PAD:
+        return 0;
+    case FM__RECORD_READY:
+        if (member->is_ready)
+            return FM_EPROTOCOL;
+        member->is_ready = true;
+        return 0;
+    case FM__RECORD_CLAIM:
+        if (!member->is_ready || member->pieces.len > 0)
+            return FM_EPROTOCOL;
+        return fm__ledger_claim(member, r->u, r->len);
+    case FM__RECORD_DROP:
+        fm__buffer_clear(&member->pieces);
+        return 0;
+    default:
+        return FM_EPROTOCOL;
+    }
+}
+
+static bool has_payload(unsigned kind)
+{
+    return kind == FM__RECORD_PAD || kind >= FM__RECORD_DATA;
+}
+
+/* Append a payload to the pieces. */
+static int keep_piece(struct fm__member *member, const struct fm__record *r,
+                      const unsigned char *payload)
+{
+    if (r->kind == FM__RECORD_PAD || r->kind == FM__RECORD_DROP)
+        return 0;
+    if (r->len > FM__RECORD_PAYLOAD_MAX)
+        return FM_EPROTOCOL;
+    return fm__buffer_append(&member->pieces, payload, r->len);
+}
+
+/* One record at `at`, of which `len` bytes are there.  Counts what it took. */
+static int take_record(struct fm__member *member, const unsigned char *at,
+                       size_t len)
+{
+    struct fm__record r = fm__record_get(at);
+    size_t size = FM__RECORD_HEAD;
+    int rc;
+
+    if (has_payload(r.kind))
+        size += fm__record_padded(r.len);
+    if (size > len)
+        return FM_EPROTOCOL;
+    member->taken += size; /* first: who is called may not come back */
+    if (r.kind >= FM__RECORD_NIL && r.kind <= FM__RECORD_NUMBER)
+        return take_scalar(member, r.kind, r.u);
+    if (!has_payload(r.kind))
+        return take_plain(member, &r);
+    rc = keep_piece(member, &r, at + FM__RECORD_HEAD);
+    if (rc < 0 || r.kind == FM__RECORD_DATA)
+        return rc;
+    if (r.kind == FM__RECORD_PAD || r.kind == FM__RECORD_DROP)
+        return take_plain(member, &r);
+    return take_end(member, &r);
+}
+
+/* ------------------------------------------------------------------- drain */
+
+struct batch {
+    struct fm__member *member;
+    const unsigned char *data;
+    size_t len;
+    int rc;
+};
+
+static void take_batch(void *arg)
+{
+    struct batch *batch = arg;
+    struct fm__member *member = batch->member;
+
+    while (batch->rc == 0 && member->taken < batch->len) {
+        const unsigned char *at = batch->data + member->taken;
+        size_t len = batch->len - member->taken;
+
+        if (len < FM__RECORD_HEAD) {
+            batch->rc = FM_EPROTOCOL;
+        } else if (fm__record_get_magic(at) == FM__RECORD_MAGIC) {
+            batch->rc = take_record(member, at, len);
+        } else {
+            member->in_frames = true;
+            return;
+        }
+    }
+}
+
+static void take_frames(struct fm__member *member, const struct batch *batch)
+{
+    (void)fm__inbox_feed(&member->future->inbox, batch->data + member->taken,
+                         batch->len - member->taken);
+    member->taken = batch->len;
+}
+
+/* The host's own code runs within: callbacks. */
+static void run_batch(struct fm__member *member, struct batch *batch)
+{
+    fm_map *map = member->map;
+    struct fm__entry before = fm__callback_begin(map->engine);
+
+    if (map->opts.guard)
+        map->opts.guard(take_batch, batch, map->opts.cb_ud);
+    else
+        take_batch(batch);
+    fm__callback_end(map->engine, before);
+}
+
+/* What is not ours ends the worker.  What the parent has no memory for, too:
+ * the item fails, as it may be too big. */
+static void refuse(struct fm__member *member, int rc)
+{
+    struct fm__inbox *inbox = &member->future->inbox;
+
+    inbox->ending = FM__ENDING_BROKEN;
+    inbox->over_limit = rc == FM_ELIMIT;
+    inbox->no_memory = rc == -ENOMEM;
+}
+
+void fm__member_drain(struct fm__member *member, size_t most)
+{
+    fm_future *future = member->future;
+    struct fm__ring *ring = &future->channel->ring;
+    struct batch batch = {.member = member, .rc = 0};
+    size_t total = 0;
+
+    member->is_drained = false;
+    member->last_word = atomic_load(&future->channel->post->word);
+    while (total < most && future->inbox.ending == FM__ENDING_OPEN) {
+        long n = fm__ring_peek_all(ring, &batch.data);
+
+        if (n == 0) {
+            member->is_drained = true;
+            return;
+        }
+        batch.len = (size_t)(n < 0 ? 0 : n);
+        batch.rc = n < 0 ? FM_EPROTOCOL : 0;
+        member->taken = 0;
+        if (!member->in_frames && batch.rc == 0)
+            run_batch(member, &batch);
+        if (member->in_frames)
+            take_frames(member, &batch);
+        if (batch.rc < 0)
+            refuse(member, batch.rc);
+        total += member->taken;
+        if (fm__ring_consume(ring, member->taken))
+            fm__word_wake(&ring->shared->room);
+    }
+}
+
+/* --------------------------------------------------------------------- end */
+
+/* Was it in an item of its claim?  It is the one that its records come to. */
+static bool was_in_item(const struct fm__member *member, uint64_t word)
+{
+    return fm__member_has_claim(member) && !member->is_void &&
+           fm__span_low(word) != FM__WORD_IDLE &&
+           fm__span_first(word) == member->first + member->done;
+}
+
+/* It ended as it should, or for a reason that is the item's, the map's or
+ * nobody's. */
+static void judge(struct fm__member *member, struct fm_outcome *outcome)
+{
+    fm_map *map = member->map;
+
+    if (outcome->kind == FM_VALUE || map->state != FM__MAP_RUNNING)
+        return;
+    if (outcome->kind == FM_CANCELLED || outcome->kind == FM_CLOSED) {
+        fm__map_fail(map, outcome, member->future);
+    } else if (was_in_item(member, member->last_word)) {
+        fail_item(member, outcome);
+    } else if (outcome->kind == FM_ERROR || outcome->kind == FM_ENCODE) {
+        fm__map_fail(map, outcome, member->future); /* outside of items */
+    } else if (outcome->kind == FM_SPAWN) {
+        if (map->n_living == 1)
+            fm__map_fail(map, outcome, member->future);
+    } else if (!member->is_fruitful &&
+               ++map->n_fruitless > map->n_members + 3) {
+        fm__map_fail(map, outcome, member->future);
+    }
+}
+
+struct end {
+    struct fm__member *member;
+    struct fm_outcome outcome;
+};
+
+static void judge_guarded(void *arg)
+{
+    struct end *end = arg;
+
+    judge(end->member, &end->outcome);
+}
+
+void fm__member_settled(struct fm__member *member)
+{
+    fm_map *map = member->map;
+    fm_engine *engine = map->engine;
+    struct fm__entry before = fm__callback_begin(engine);
+    struct end end = {member, member->future->outcome};
+    fm_future *future = member->future;
+
+    if (map->opts.guard)
+        map->opts.guard(judge_guarded, &end, map->opts.cb_ud);
+    else
+        judge_guarded(&end);
+    fm__callback_end(engine, before);
+    fm__ledger_release(member);
+    if (map->state == FM__MAP_ENDING && future->outcome.kind == FM_ERROR)
+        fm__map_fail(map, &future->outcome, future);
+    fm__buffer_done(&member->pieces);
+    future->member = NULL;
+    member->future = NULL;
+    map->n_living--;
+    fm_future_unref(future);
+    fm__map_unref(map);
+}
+
+/* -------------------------------------------------------------------- fork */
+
+int fm__member_prepare(struct fm__member *member)
+{
+    fm_map *map = member->map;
+    struct fm__channel *channel = member->future->channel;
+
+    fm__channel_clear_post(channel);
+    fm__map_set_limits(map, member);
+    fm__buffer_init(&member->pieces,
+                    (size_t)(member->future->opts.limits.result + TEXTS_MAX));
+    member->is_ready = false;
+    member->in_frames = false;
+    member->is_drained = true;
+    member->is_fruitful = false;
+    member->last_word = 0;
+    return fm__memory_inherit(map->board, FM__BOARD_SIZE, true);
+}
+
+void fm__member_forked(struct fm__member *member)
+{
+    (void)fm__memory_inherit(member->map->board, FM__BOARD_SIZE, false);
+}

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT */
+/* A worker of a map, inside its process; see worker.h. */
+#include "process/worker.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "os/clock.h"
+#include "os/proc.h"
+#include "os/sys.h"
+#include "os/word.h"
+#include "process/child.h"
+#include "process/stdio.h"
+
+/* From one tick to the next.  The dearest thing at a tick is to wake the
+ * parent: about a hundredth of this. */
+#define TICK_NS FM__NS_PER_MS
+#define STRIDE_MAX 65536u
+
+/* How long a worker without items sleeps before it looks around itself. */
+#define IDLE_NAP_NS FM__NS_PER_S
+
+/* A piece is begun where so much fits. */
+#define PIECE_MIN (FM__RECORD_HEAD + 4 * FM__SINK_ROOM)
+
+int64_t fm__worker_clock(void)
+{
+    return fm__clock_now();
+}
+
+/* ------------------------------------------------------------- the parent */
+
+void fm__worker_wake_parent(struct fm_worker *worker)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    (void)fm__outbox_wake_parent(worker->outbox);
+}
+
+/* The parent has condemned this worker, and its items go to others.  What it
+ * has committed counts; it is being killed, so it need not wait for that. */
+static _Noreturn void give_up(void)
+{
+    fm__stdio_flush();
+    fm__exit_now(1);
+}
+
+/* Change the flags of the word; the parent may have taken items meanwhile. */
+static void set_flag(struct fm_worker *worker, unsigned flag)
+{
+    uint64_t word = worker->word;
+    uint64_t next;
+
+    do {
+        if (fm__span_low(word) == FM__WORD_CONDEMNED)
+            give_up();
+        next = (word & ~(uint64_t)FM__SPAN_LOW) | flag;
+    } while (!atomic_compare_exchange_strong(&worker->post->word, &word, next));
+    worker->word = next;
+}
+
+static int wait_room(struct fm_worker *worker, size_t need)
+{
+    struct fm__ring *ring = worker->ring;
+    int rc = 0;
+
+    for (;;) {
+        ring->far = atomic_load(&ring->shared->head);
+        if (ring->size - (size_t)(ring->at - ring->far) >= need)
+            return 0;
+        rc = fm__outbox_wait_room(worker->outbox, need);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* Waiting for the parent is not the item's time. */
+int fm__worker_wait_room(struct fm_worker *worker, size_t need)
+{
+    struct fm__ring *ring = worker->ring;
+    int64_t since;
+    int rc;
+
+    ring->far = atomic_load(&ring->shared->head);
+    if (ring->size - (size_t)(ring->at - ring->far) >= need)
+        return 0;
+    if (!worker->timed || fm__span_low(worker->word) != FM__WORD_RUN)
+        return wait_room(worker, need);
+    since = fm__clock_now();
+    set_flag(worker, FM__WORD_WAIT);
+    rc = wait_room(worker, need);
+    atomic_store(&worker->post->started_at,
+                 atomic_load(&worker->post->started_at) + fm__clock_now() -
+                     since);
+    set_flag(worker, FM__WORD_RUN);
+    return rc;
+}
+
+/* ------------------------------------------------------------------- ticks */
+
+/* Count items so that the next tick comes in about TICK_NS. */
+static void adapt_stride(struct fm_worker *worker, int64_t now)
+{
+    unsigned n = worker->counted - worker->countdown;
+    int64_t spent = now - worker->tick_at;
+    double fit;
+
+    if (n == 0)
+        return;
+    fit = spent > 0 ? (double)n * (double)TICK_NS / (double)spent : STRIDE_MAX;
+    if (fit > 2.0 * worker->stride)
+        fit = 2.0 * worker->stride; /* one quick item proves little */
+    if (fit > STRIDE_MAX)
+        fit = STRIDE_MAX;
+    worker->stride = fit < 1 ? 1 : (unsigned)fit;
+}
+
+static void wake_if_due(struct fm_worker *worker)
+{
+    struct fm__ring *ring = worker->ring;
+
+    ring->far = atomic_load(&ring->shared->head);
+    if (worker->crew->eager || fm__ring_used(ring) >= ring->size / 4)
+        fm__worker_wake_parent(worker);
+}
+
+static void tick(struct fm_worker *worker)
+{
+    int64_t now = fm__clock_now();
+
+    adapt_stride(worker, now);
+    worker->tick_at = now;
+    worker->countdown = worker->stride;
+    worker->counted = worker->stride;
+    if (worker->crew->eager)
+        atomic_store_explicit(&worker->post->quiet, worker->stride > 1,
+                              memory_order_relaxed);
+    wake_if_due(worker);
+}
+
+/* ------------------------------------------------------------------ claims */
+
+static bool is_spent(const struct fm_worker *worker)
+{
+    const struct fm__crew *crew = worker->crew;
+
+    if (crew->max_tasks > 0 && worker->n_done >= crew->max_tasks)
+        return true;
+    return crew->max_rss > 0 && worker->n_done > 0 &&
+           fm__proc_rss() > crew->max_rss;
+}
+
+static bool may_claim(const struct fm_worker *worker)
+{
+    const struct fm__crew *crew = worker->crew;
+
+    return crew->max_claims == 0 || worker->n_claims < crew->max_claims;
+}
+
+/* How many of the items from `first` to `end` to claim: about a tick's worth,
+ * fewer towards the end, so that all workers end together. */
+static uint64_t claim_size(const struct fm_worker *worker, uint64_t left)
+{
+    const struct fm__crew *crew = worker->crew;
+    uint64_t n = crew->chunk_max;
+
+    if (crew->adapts) {
+        uint64_t share = left / (2 * (uint64_t)crew->n_workers);
+
+        n = worker->stride < n ? worker->stride : n;
+        n = share < n ? share : n;
+    }
+    if (n < crew->chunk_min)
+        n = crew->chunk_min;
+    if (crew->max_tasks > 0 && n > crew->max_tasks - worker->n_done)
+        n = crew->max_tasks - worker->n_done;
+    if (n > FM__CLAIM_MAX)
+        n = FM__CLAIM_MAX;
+    return n < left ? n : left;
+}
+
+/* Enter the first item of a claim. */
+static int begin_claim(struct fm_worker *worker, uint64_t first, uint64_t n)
+{
+    worker->n_claims++;
+    worker->word = fm__span(first, n - 1, FM__WORD_RUN);
+    worker->said = false;
+    worker->n_done++;
+    if (worker->timed)
+        atomic_store(&worker->post->started_at, fm__clock_now());
+    atomic_store(&worker->post->word, worker->word);
+    return 1;
+}
+
+static int take_gift(struct fm_worker *worker)
+{
+    struct fm__post *post = worker->post;
+    uint64_t gift = atomic_load(&post->gift);
+    uint64_t taken = (gift & ~(uint64_t)FM__SPAN_LOW) | FM__GIFT_TAKEN;
+    uint64_t n = fm__span_count(gift);
+    int rc;
+
+    if (fm__span_low(gift) != FM__GIFT_OFFERED ||
+        !atomic_compare_exchange_strong(&post->gift, &gift, taken))
+        return 0;
+    worker->attempt = atomic_load(&post->gift_attempt);
+    rc = fm__worker_put(worker, FM__RECORD_CLAIM, worker->attempt & 0xff,
+                        (uint32_t)n, fm__span_first(gift));
+    return rc < 0 ? rc : begin_claim(worker, fm__span_first(gift), n);
+}
+
+/* Move the cursor over `*ret_n` items.  False when it is at the end. */
+static bool move_cursor(struct fm_worker *worker, uint64_t *ret_first,
+                        uint64_t *ret_n)
+{
+    _Atomic uint64_t *cursor = &worker->crew->board->cursor;
+    uint64_t end = atomic_load(&worker->post->limit);
+    uint64_t at = atomic_load(cursor);
+    uint64_t n;
+
+    if (end > worker->crew->n_items)
+        end = worker->crew->n_items;
+    do {
+        if (at >= end)
+            return false;
+        n = claim_size(worker, end - at);
+    } while (!atomic_compare_exchange_weak(cursor, &at, at + n));
+    *ret_first = at;
+    *ret_n = n;
+    return true;
+}
+
+/* Between the cursor's move and the CLAIM record nobody but us knows who has
+ * the items; `claiming` tells the parent that there may be such. */
+static int take_chunk(struct fm_worker *worker)
+{
+    struct fm__post *post = worker->post;
+    uint64_t first, n;
+    int rc = 0;
+
+    atomic_store(&post->claiming, 1);
+    if (move_cursor(worker, &first, &n)) {
+        worker->attempt = 1;
+        rc = fm__worker_put(worker, FM__RECORD_CLAIM, 1, (uint32_t)n, first);
+        if (rc == 0)
+            rc = begin_claim(worker, first, n);
+    }
+    atomic_store(&post->claiming, 0);
+    return rc;
+}
+
+/* Nothing to do: say so, and sleep until there is. */
+static int rest(struct fm_worker *worker)
+{
+    struct fm__post *post = worker->post;
+    uint32_t call = atomic_load(&post->call);
+    bool has_gift, has_more;
+
+    atomic_store(&post->asleep, 1);
+    has_gift = fm__span_low(atomic_load(&post->gift)) == FM__GIFT_OFFERED;
+    has_more =
+        atomic_load(&worker->crew->board->cursor) < atomic_load(&post->limit);
+    if (!has_gift && !has_more && atomic_load(&post->order) == FM__ORDER_WORK) {
+        fm__worker_wake_parent(worker);
+        fm__word_wait(&post->call, call, IDLE_NAP_NS);
+    }
+    atomic_store(&post->asleep, 0);
+    worker->tick_at = fm__clock_now();
+    return fm__sys.getppid() == worker->outbox->parent ? 0 : FM_ECLOSED;
+}
+
+/* The claim is over, or there was none. */
+static int next_claim(struct fm_worker *worker)
+{
+    struct fm__post *post = worker->post;
+    int rc = 0;
+
+    if (fm__span_low(worker->word) != FM__WORD_IDLE)
+        set_flag(worker, FM__WORD_IDLE);
+    tick(worker);
+    while (rc == 0) {
+        if (atomic_load(&post->order) == FM__ORDER_LEAVE ||
+            !may_claim(worker) || is_spent(worker))
+            return 0;
+        rc = take_gift(worker);
+        if (rc == 0)
+            rc = take_chunk(worker);
+        if (rc == 0)
+            rc = rest(worker);
+    }
+    return rc;
+}
+
+/* Go on within the claim, if the parent has left us any of it. */
+static int next_of_claim(struct fm_worker *worker)
+{
+    uint64_t word = worker->word;
+    uint64_t next;
+
+    if (worker->timed)
+        atomic_store(&worker->post->started_at, fm__clock_now());
+    do {
+        if (fm__span_low(word) == FM__WORD_CONDEMNED)
+            give_up();
+        if (fm__span_count(word) == 0) {
+            worker->word = word;
+            return next_claim(worker);
+        }
+        next = word + FM__SPAN_NEXT;
+    } while (!atomic_compare_exchange_strong(&worker->post->word, &word, next));
+    worker->word = next;
+    worker->said = false;
+    worker->n_done++;
+    return 1;
+}
+
+int fm__worker_next_slow(struct fm_worker *worker)
+{
+    if (fm__span_low(worker->word) == FM__WORD_IDLE ||
+        fm__span_count(worker->word) == 0)
+        return next_claim(worker);
+    if (worker->countdown == 0)
+        tick(worker);
+    if (is_spent(worker)) {
+        set_flag(worker, FM__WORD_IDLE);
+        return 0;
+    }
+    return next_of_claim(worker);
+}
+
+/* ------------------------------------------------------------------- bytes */
+
+/* Contiguous room for a piece. */
+static int find_room(struct fm_worker *worker, size_t *ret_len)
+{
+    struct fm__ring *ring = worker->ring;
+
+    for (;;) {
+        size_t to_end = ring->size - ((size_t)ring->at & (ring->size - 1));
+        size_t need = to_end < PIECE_MIN ? to_end : PIECE_MIN;
+        size_t room;
+        int rc = fm__worker_wait_room(worker, need);
+
+        if (rc < 0)
+            return rc;
+        if (need == PIECE_MIN) {
+            room = ring->size - (size_t)(ring->at - ring->far);
+            *ret_len = room < to_end ? room : to_end;
+            return 0;
+        }
+        fm__record_put(fm__worker_at(worker), FM__RECORD_PAD, 0,
+                       (uint32_t)(to_end - FM__RECORD_HEAD), 0);
+        fm__worker_commit(worker, to_end);
+    }
+}
+
+/* Publish the open piece under a head of this kind. */
+static void close_piece(struct fm_worker *worker, unsigned kind,
+                        unsigned detail)
+{
+    unsigned char *payload = worker->open + FM__RECORD_HEAD;
+    uint32_t len = (uint32_t)(worker->sink.next - payload);
+
+    worker->total += len;
+    fm__record_put(worker->open, kind, detail, len, worker->total);
+    worker->open = NULL;
+    worker->sink.next = NULL;
+    worker->sink.end = NULL;
+    fm__worker_commit(worker, FM__RECORD_HEAD + fm__record_padded(len));
+}
+
+static int worker_more(struct fm__sink *sink)
+{
+    struct fm_worker *worker = (struct fm_worker *)sink;
+    size_t room;
+    int rc;
+
+    if (worker->open && sink->next > worker->open + FM__RECORD_HEAD) {
+        close_piece(worker, FM__RECORD_DATA, 0);
+        wake_if_due(worker);
+    }
+    if (worker->crew->limit > 0 && worker->total > worker->crew->limit)
+        return FM_ELIMIT;
+    rc = find_room(worker, &room);
+    if (rc < 0)
+        return rc;
+    if (room > FM__RECORD_HEAD + FM__RECORD_PAYLOAD_MAX)
+        room = FM__RECORD_HEAD + FM__RECORD_PAYLOAD_MAX;
+    worker->open = fm__worker_at(worker);
+    sink->next = worker->open + FM__RECORD_HEAD;
+    sink->end = worker->open + room;
+    return 0;
+}
+
+static int drop(struct fm_worker *worker)
+{
+    worker->open = NULL;
+    worker->sink.next = NULL;
+    worker->sink.end = NULL;
+    if (worker->total == 0)
+        return 0;
+    worker->total = 0;
+    return fm__worker_put(worker, FM__RECORD_DROP, 0, 0, 0);
+}
+
+static int worker_restart(struct fm__sink *sink, int format)
+{
+    struct fm_worker *worker = (struct fm_worker *)sink;
+
+    worker->format = format;
+    return drop(worker);
+}
+
+void fm__worker_begin(struct fm_worker *worker)
+{
+    worker->format = 0;
+    if (worker->open || worker->total > 0)
+        (void)drop(worker);
+}
+
+static bool ends_item(unsigned kind)
+{
+    return kind != FM__RECORD_EVENT && kind != FM__RECORD_STOP;
+}
+
+int fm__worker_end(struct fm_worker *worker, unsigned kind, unsigned detail)
+{
+    int rc = 0;
+
+    if (ends_item(kind))
+        worker->said = true;
+    if (worker->open)
+        close_piece(worker, kind, detail);
+    else
+        rc = fm__worker_put(worker, kind, detail, 0, worker->total);
+    worker->total = 0;
+    /* A value can wait for the next tick; the others change what is done. */
+    if (rc == 0 && kind != FM__RECORD_VALUE)
+        fm__worker_wake_parent(worker);
+    return rc;
+}
+
+static int write_text(struct fm_worker *worker, const char *text, size_t len)
+{
+    uint32_t n = (uint32_t)len;
+    int rc = fm__sink_write(&worker->sink, &n, sizeof n);
+
+    return rc < 0 ? rc : fm__sink_write(&worker->sink, text, len);
+}
+
+int fm__worker_write_texts(struct fm_worker *worker, const char *first,
+                           const char *second)
+{
+    int rc = write_text(worker, first ? first : "",
+                        first ? strnlen(first, FM__FRAME_TEXT_MAX) : 0);
+
+    if (rc < 0)
+        return rc;
+    return write_text(worker, second ? second : "",
+                      second ? strnlen(second, FM__FRAME_TEXT_MAX) : 0);
+}
+
+/* ------------------------------------------------------------------ public */
+
+void fm__worker_init(struct fm_worker *worker, fm_child *child,
+                     const struct fm__crew *crew)
+{
+    struct fm__channel *channel = fm__child_get_channel(child);
+
+    memset(worker, 0, sizeof *worker);
+    worker->sink.more = worker_more;
+    worker->sink.restart = worker_restart;
+    worker->child = child;
+    worker->outbox = fm__child_get_outbox(child);
+    worker->ring = &worker->outbox->ring;
+    worker->post = channel->post;
+    worker->crew = crew;
+    worker->timed = crew->timed;
+    worker->said = true;
+    worker->attempt = 1;
+    worker->stride = 1;
+    worker->countdown = 1;
+    worker->counted = 1;
+    worker->tick_at = fm__clock_now();
+}
