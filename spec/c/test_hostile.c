@@ -29,11 +29,12 @@ static void put_raw(fm_child *child, const void *bytes, size_t len)
         unsigned char *room;
         size_t n = fm__ring_window(&outbox->ring, &room);
 
-        if (fm__ring_must_ring(&outbox->ring))
-            fm__bell_ring(&outbox->bell);
         n = n < len ? n : len;
         memcpy(room, p, n);
         fm__ring_commit(&outbox->ring, n);
+        /* After the commit: who is woken before finds nothing and sleeps. */
+        if (fm__ring_must_ring(&outbox->ring))
+            fm__bell_ring(&outbox->bell);
         p += n;
         len -= n;
     }
