@@ -32,6 +32,7 @@ build = {
         "src/os/forking.c",
         "src/os/filter.c",
         "src/os/memory.c",
+        "src/os/orphans.c",
         "src/os/pid_pidfd.c",
         "src/os/poller_epoll.c",
         "src/os/proc.c",

@@ -6,7 +6,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#include <sys/timerfd.h>
+#endif
 
 #include "os/sys.h"
 
@@ -224,6 +230,177 @@ static void must_not_warn(const char *message, void *ud)
 }
 
 #ifdef __linux__
+struct left {
+    pid_t in_group, out_of_it;
+};
+
+static pid_t fork_pausing(bool leaves)
+{
+    int ready[2];
+    pid_t pid;
+    char c;
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return -1;
+    pid = fork();
+    if (pid == 0) {
+        if (leaves)
+            (void)setsid();
+        (void)close(ready[0]);
+        (void)close(ready[1]);
+        for (;;)
+            (void)pause();
+    }
+    (void)close(ready[1]);
+    (void)!read(ready[0], &c, 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+static int leave_two(fm_child *child, void *ud)
+{
+    struct left left = {fork_pausing(false), fork_pausing(true)};
+
+    (void)ud;
+    return fm_child_write(child, &left, sizeof left);
+}
+
+/* As process 1 of a container is.  It has a child of its own, too. */
+TEST(a_host_that_orphans_come_to_gets_only_those_that_left_their_group)
+{
+    fm_engine *engine = new_engine();
+    pid_t own = fork_pausing(false);
+    const struct fm_outcome *outcome;
+    fm_future *future;
+    struct left left;
+
+    CHECK_INT(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
+    future = spawn(engine, NULL, leave_two, NULL);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_VALUE);
+    memcpy(&left, outcome->data, sizeof left);
+    fm_future_unref(future);
+    /* Neither a zombie nor a stranger to us. */
+    CHECK_INT(kill(left.in_group, 0), -1);
+    CHECK_INT(errno, ESRCH);
+    CHECK_INT(waitpid(left.out_of_it, NULL, WNOHANG), 0);
+    CHECK_INT(kill(left.out_of_it, SIGKILL), 0);
+    CHECK_INT(kill(own, SIGKILL), 0);
+    for (int i = 0; i < 5; i++) {
+        future = spawn(engine, NULL, leave_a_grandchild, NULL);
+        is_hello(wait_for(engine, future));
+        fm_future_unref(future);
+    }
+    CHECK_INT(waitpid(left.out_of_it, NULL, 0), left.out_of_it);
+    CHECK_INT(waitpid(own, NULL, 0), own);
+    fm_engine_free(engine);
+}
+
+/* ----------------------------------------------------------------- timers */
+
+static volatile sig_atomic_t n_ticks;
+
+static void count_tick(int sig)
+{
+    (void)sig;
+    n_ticks++;
+}
+
+static int64_t ns_left(const struct itimerval *timer)
+{
+    return (timer->it_value.tv_sec * INT64_C(1000000) +
+            timer->it_value.tv_usec) *
+           1000;
+}
+
+/* What the kernel tells is 0 when a timer is not set. */
+static int tell_timers(fm_child *child, void *ud)
+{
+    struct itimerval timers[2];
+    struct itimerspec shared;
+    int64_t left[3];
+
+    if (getitimer(ITIMER_REAL, &timers[0]) < 0 ||
+        getitimer(ITIMER_VIRTUAL, &timers[1]) < 0 ||
+        timerfd_gettime(*(int *)ud, &shared) < 0)
+        return -errno;
+    left[0] = ns_left(&timers[0]);
+    left[1] = ns_left(&timers[1]);
+    left[2] = shared.it_value.tv_sec;
+    return fm_child_write(child, left, sizeof left);
+}
+
+/* A job's own alarm; its handler is the job's, not the host's. */
+static int be_woken(fm_child *child, void *ud)
+{
+    struct itimerval soon = {.it_value = {0, 2000}};
+    sigset_t none;
+
+    (void)sigemptyset(&none);
+    n_ticks = 0;
+    if (signal(SIGALRM, count_tick) == SIG_ERR ||
+        setitimer(ITIMER_REAL, &soon, NULL) < 0)
+        return -errno;
+    while (n_ticks == 0)
+        (void)usleep(1000);
+    return say_hello(child, ud);
+}
+
+static int wait_for_an_alarm(fm_child *child, void *ud)
+{
+    struct itimerval soon = {.it_value = {0, 2000}};
+
+    (void)setitimer(ITIMER_REAL, &soon, NULL);
+    return hang(child, ud);
+}
+
+TEST(timers_of_the_host_stay_its_own_and_those_of_a_job_its_own)
+{
+    struct fm_job_opts timed = {.timeout_ns = 30000 * MS};
+    struct itimerval hour = {.it_value = {3600, 0}}, left;
+    struct itimerspec day = {.it_value = {86400, 0}};
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    struct sigevent event = {.sigev_notify = SIGEV_NONE};
+    const struct fm_outcome *outcome;
+    struct itimerspec posix_left;
+    fm_engine *engine = new_engine();
+    fm_future *future;
+    timer_t timer;
+
+    (void)alarm(0);
+    CHECK_INT(setitimer(ITIMER_REAL, &hour, NULL), 0);
+    CHECK_INT(setitimer(ITIMER_VIRTUAL, &hour, NULL), 0);
+    CHECK_INT(timerfd_settime(fd, 0, &day, NULL), 0);
+    CHECK_INT(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_INT(timer_settime(timer, 0, &day, NULL), 0);
+    future = spawn(engine, NULL, tell_timers, &fd);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_VALUE);
+    /* A child has none of the first two; a timerfd is shared, as a file. */
+    CHECK_INT(((const int64_t *)outcome->data)[0], 0);
+    CHECK_INT(((const int64_t *)outcome->data)[1], 0);
+    CHECK(((const int64_t *)outcome->data)[2] > 86000);
+    fm_future_unref(future);
+    future = spawn(engine, &timed, be_woken, NULL);
+    is_hello(wait_for(engine, future));
+    fm_future_unref(future);
+    future = spawn(engine, &timed, wait_for_an_alarm, NULL);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_SIGNAL);
+    CHECK_INT(outcome->signal, SIGALRM);
+    fm_future_unref(future);
+    /* All of them run on here. */
+    CHECK_INT(getitimer(ITIMER_REAL, &left), 0);
+    CHECK(left.it_value.tv_sec > 3000);
+    CHECK_INT(getitimer(ITIMER_VIRTUAL, &left), 0);
+    CHECK(left.it_value.tv_sec > 3000);
+    CHECK_INT(timer_gettime(timer, &posix_left), 0);
+    CHECK(posix_left.it_value.tv_sec > 86000);
+    CHECK_INT(timer_delete(timer), 0);
+    (void)close(fd);
+    fm_engine_free(engine);
+}
+
 TEST(a_host_that_has_become_another_user_still_ends_its_children)
 {
     struct fm_engine_opts opts = {.on_warning = must_not_warn};

@@ -335,4 +335,25 @@ return {
     tests = { "call_spec.lua sees no __close of the host's variables run in the child",
       "call_spec.lua sees no __gc of the host's objects run when the child ends" },
   },
+  {
+    name = "signals while a lock of forks is held",
+    edits = { { "src/os/signals.c", "    if (fm__signals_block(ret_old) < 0)\n", "" } },
+    tests = { "test_handlers a_handler_that_forks_at_any_moment_gets_nothing_of_the_engine" },
+  },
+  {
+    name = "no refusal of who interrupts the engine",
+    edits = { { "src/engine/entry.c", "    if (engine->is_at_work)\n        return false;\n", "" } },
+    tests = { "test_handlers an_engine_that_a_handler_has_interrupted_refuses_its_calls" },
+  },
+  {
+    name = "listening to a child that is withheld",
+    edits = { { "src/engine/engine.c",
+      "    fm__poller_remove(&future->engine->poller, fm__pid_fd(&future->pid));\n", "" } },
+    tests = { "test_traced a_child_that_is_traced_after_its_end_does_not_keep_the_engine_busy" },
+  },
+  {
+    name = "orphans of a group left to the host",
+    edits = { { "src/os/orphans.c", "if (!come_here())", "if (come_here() || true)" } },
+    tests = { "test_hosts a_host_that_orphans_come_to_gets_only_those_that_left_their_group" },
+  },
 }

@@ -156,7 +156,7 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
                  bool *ret_group_empty)
 {
     struct fm__exit_status status;
-    int rc;
+    int rc, taken;
 
     memset(&status, 0, sizeof status);
     if (!fm__pid_is_gone(pid))
@@ -165,12 +165,14 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
     rc = fm__pid_signal_group(pid, SIGKILL);
     /* Who traces it, a debugger say, reaps it first: until then it is a zombie
      * whose pidfd is readable and whose status we cannot have. */
-    if (take_status(pid, &status) == 0)
+    taken = take_status(pid, &status);
+    if (taken == 0)
         return 0;
     /* With the leader reaped, ESRCH means that nobody is left. */
     if (rc != -ESRCH)
         rc = fm__pid_signal_group(pid, 0);
-    *ret_group_empty = rc == -ESRCH;
+    *ret_group_empty =
+        rc == -ESRCH || (taken > 0 && fm__orphans_reap(pid->pid));
     *ret = status;
     return 1;
 }

@@ -33,4 +33,14 @@ static inline void fm__status_usage(const struct rusage *usage,
     ret->max_rss = (uint64_t)usage->ru_maxrss * 1024;
 }
 
+/*
+ * Of the processes that a child leaves in its group and that are killed, those
+ * whose parents are gone come to a host that is process 1 or a subreaper, and
+ * would be its zombies.  Reap those of `group`, whose leader we have reaped
+ * just now and whose members have got SIGKILL: so the number is theirs.  Other
+ * orphans are the host's.  Returns true when nobody is left; waits for that a
+ * hundredth of a second at most, and in no other host.
+ */
+bool fm__orphans_reap(pid_t group);
+
 #endif

@@ -70,7 +70,8 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
             fm__status_usage(&usage, ret);
         }
     }
-    *ret_group_empty = fm__pid_signal_group(pid, 0) == -ESRCH;
+    *ret_group_empty = fm__pid_signal_group(pid, 0) == -ESRCH ||
+                       (gone > 0 && fm__orphans_reap(pid->pid));
     return 1;
 }
 
