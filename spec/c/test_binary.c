@@ -143,7 +143,7 @@ static int write_samples(struct fm__sink *sink)
     int64_t integers[FM__BINARY_RUN];
     double numbers[FM__BINARY_RUN];
     char text[500];
-    int i, rc = fm__binary_write_begin(sink, 4);
+    int i, rc = fm__binary_write_begin(sink, 7);
 
     memset(text, 'x', sizeof text);
     for (i = 0; i < FM__BINARY_RUN; i++) {
@@ -164,6 +164,8 @@ static int write_samples(struct fm__sink *sink)
         rc = fm__binary_write_string(sink, text, sizeof text);
     for (i = 0; i < 3 && rc == 0; i++)
         rc = fm__binary_write_integer(sink, INT64_MIN);
+    for (i = 0; i < 3 && rc == 0; i++)
+        rc = fm__binary_write_number(sink, 0.1);
     return rc < 0 ? rc : fm__binary_write_end(sink, 0);
 }
 

@@ -173,6 +173,23 @@ return {
     tests = { "test_start a_stopped_child_hears_that_it_is_asked_to_end" },
   },
   {
+    name = "a cancel ends one attempt only",
+    edits = { { "src/engine/attempt.c",
+      "!future->engine->closed && !future->is_cancelled;",
+      "!future->engine->closed && future->stop_kind != FM_CANCELLED;" } },
+    tests = {
+      "test_retries a_job_that_is_cancelled_in_the_grace_of_its_timeout_is_not_tried_again",
+      "test_retries a_job_that_is_cancelled_when_its_failure_is_whole_is_not_tried_again",
+    },
+  },
+  {
+    name = "no lifeline to let go of",
+    edits = { { "src/engine/attempt.c",
+      "        fm__channel_give(engine, parked->channel, false);\n        fm__sys.free(parked);",
+      "        fm__sys.free(parked);" } },
+    tests = { "test_parked an_engine_that_closes_leaves_a_parked_child_to_the_kernel" },
+  },
+  {
     name = "no start deadline",
     edits = { { "src/engine/attempt.c", "#define START_NS (5 * FM__NS_PER_S)",
       "#define START_NS (5000 * FM__NS_PER_S)" } },
