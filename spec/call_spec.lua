@@ -222,6 +222,20 @@ describe("fork_map()", function()
       assert.same({ true }, results)
     end)
 
+    it("works inside a hook, as signal handlers set one, while another call waits", function()
+      local engine <close> = fork_map.new()
+      local inner
+      sys.interrupt_after(0.05, function()
+        inner = engine(function() return "inner" end)
+      end)
+      local outer = engine(function()
+        sys.sleep(0.2)
+        return "outer"
+      end)
+      sys.handle(14, "default")
+      assert.same({ "inner", "outer" }, { inner, outer })
+    end)
+
     it("does not run the caller's hook in the child", function()
       local lines = 0
       debug.sethook(function() lines = lines + 1 end, "l")

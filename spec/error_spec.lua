@@ -461,6 +461,40 @@ describe("fork_map.Error", function()
       assert.matches("Resource temporarily unavailable", message)
     end)
 
+    it("is told at every limit on descriptors below the one that suffices", function()
+      local values, failures = fork_map(function()
+        local function count()
+          local n, highest = 0, 0
+          for fd in pairs(sys.fds()) do
+            n, highest = n + 1, math.max(highest, fd)
+          end
+          return n, highest
+        end
+
+        local values, failures = 0, 0
+        local before, highest = count()
+        for limit = 3, highest + 30 do
+          sys.setrlimit("nofile", limit)
+          local ok, result = pcall(function()
+            local engine <close> = fork_map.new { output = "capture" }
+            return engine(function() return "value" end)
+          end)
+          sys.setrlimit("nofile", 1000)
+          assert.equal(before, (count()))
+          if ok then
+            assert.equal("value", result)
+            values = values + 1
+          else
+            assert.matches("Too many open files", tostring(result))
+            failures = failures + 1
+          end
+        end
+        return values, failures
+      end)
+      assert.is_true(values > 5)
+      assert.is_true(failures > 5)
+    end)
+
     it("leaves the engine able to go on", function()
       assert.same({ "spawn", 1 }, { fork_map(function()
         -- Pipes for what the child prints cannot be made.

@@ -359,7 +359,8 @@ return {
   },
   {
     name = "no refusal of who interrupts the engine",
-    edits = { { "src/engine/entry.c", "    if (engine->is_at_work)\n        return false;\n", "" } },
+    edits = { { "src/engine/entry.c", "    if (engine->is_at_work)\n        return false;\n",
+      "" } },
     tests = { "test_handlers an_engine_that_a_handler_has_interrupted_refuses_its_calls" },
   },
   {
