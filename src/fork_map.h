@@ -501,7 +501,8 @@ enum fm_item_type {
     FM_ITEM_TRUE,
     FM_ITEM_INTEGER, /* u.integer */
     FM_ITEM_NUMBER,  /* u.number */
-    FM_ITEM_BYTES    /* data, len, format */
+    FM_ITEM_BYTES,   /* data, len, format */
+    FM_ITEM_STOP     /* the same, of fm_worker_stop(); given to on_event */
 };
 
 /** The outcome of one item, or an event; lives while the callback runs. */
@@ -517,6 +518,7 @@ struct fm_item {
     const void *data;
     size_t len;
     const struct fm_outcome *outcome; /* of FM_ITEM_FAILED, else NULL */
+    uint64_t detail; /* of FM_ITEM_FAILED: as fm_worker_set_detail() said */
 };
 
 /**
@@ -628,6 +630,15 @@ FM_API int fm_worker_fail(fm_worker *worker, const char *message,
  * value was written. */
 FM_API int fm_worker_emit(fm_worker *worker, const void *data, size_t len,
                           int format);
+
+/** End the whole map, with these bytes for on_event: no other worker begins an
+ * item, no more outcomes come.  The worker should leave then. */
+FM_API int fm_worker_stop(fm_worker *worker, const void *data, size_t len,
+                          int format);
+
+/** Publish where in its item the worker is, for `detail` of a failure: a number
+ * of the body's own. */
+FM_API void fm_worker_set_detail(fm_worker *worker, uint64_t detail);
 
 /** The number of the worker: 1, 2, … */
 FM_API unsigned fm_worker_get_id(const fm_worker *worker);

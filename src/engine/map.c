@@ -219,6 +219,17 @@ void fm__map_deliver(fm_map *map, const struct fm_item *item)
     map->opts.on_item(map, item, map->opts.cb_ud);
 }
 
+void fm__map_deliver_event(fm_map *map, const struct fm_item *item)
+{
+    if (map->state != FM__MAP_RUNNING)
+        return;
+    map->engine->has_news = true;
+    if (item->type == FM_ITEM_STOP)
+        stop_soon(map, -1);
+    if (map->opts.on_event)
+        map->opts.on_event(map, item, map->opts.cb_ud);
+}
+
 /* -------------------------------------------------------------------- time */
 
 static void fail_at_deadline(fm_map *map)
@@ -502,10 +513,38 @@ const struct fm_outcome *fm_map_get_failure(const fm_map *map)
     return map->failure.kind == FM_VALUE ? NULL : &map->failure;
 }
 
+static void drop_item(fm_map *map, const struct fm_item *item, void *ud)
+{
+    (void)map;
+    (void)item;
+    (void)ud;
+}
+
+static void drop_line(int stream, const char *line, size_t len, void *ud)
+{
+    (void)stream;
+    (void)line;
+    (void)len;
+    (void)ud;
+}
+
+/* Nothing of the host is called any more. */
+static void detach(fm_map *map)
+{
+    map->opts.guard = NULL;
+    map->opts.on_item = drop_item;
+    map->opts.on_event = NULL;
+    for (unsigned i = 0; i < map->n_members; i++) {
+        if (map->members[i].future)
+            map->members[i].future->opts.on_line = drop_line;
+    }
+}
+
 void fm_map_free(fm_map *map)
 {
     if (!map)
         return;
+    detach(map);
     if (fm__engine_is_ours(map->engine))
         fm_map_stop(map, 0);
     fm__map_unref(map);

@@ -54,7 +54,7 @@ struct fm__member {
     size_t taken; /* of the bytes that are being looked at */
     struct fm__buffer pieces;
     /* What was seen of its word: for items that stand still. */
-    uint64_t last_word; /* of the process that has ended */
+    uint64_t last_word, last_detail; /* of the process that has ended */
     uint64_t seen_item, seen_word;
     int64_t seen_item_at, seen_word_at;
 };
@@ -120,6 +120,7 @@ void fm__ledger_distrust(fm_map *map);
 void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
                   fm_future *owner);
 void fm__map_deliver(fm_map *map, const struct fm_item *item);
+void fm__map_deliver_event(fm_map *map, const struct fm_item *item);
 void fm__map_set_limits(fm_map *map, struct fm__member *member);
 void fm__map_call(struct fm__member *member);
 void fm__map_unref(fm_map *map);

@@ -72,6 +72,22 @@ int fm_worker_emit(fm_worker *worker, const void *data, size_t len, int format)
                                    (unsigned)format & 0xff);
 }
 
+int fm_worker_stop(fm_worker *worker, const void *data, size_t len, int format)
+{
+    int rc;
+
+    fm__worker_begin(worker);
+    rc = fm__sink_write(&worker->sink, data, len);
+    return rc < 0 ? rc
+                  : fm__worker_end(worker, FM__RECORD_STOP,
+                                   (unsigned)format & 0xff);
+}
+
+void fm_worker_set_detail(fm_worker *worker, uint64_t detail)
+{
+    atomic_store_explicit(&worker->post->detail, detail, memory_order_relaxed);
+}
+
 unsigned fm_worker_get_id(const fm_worker *worker)
 {
     return worker->crew->id;

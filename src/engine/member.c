@@ -52,8 +52,9 @@ static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
     return 0;
 }
 
-/* Two texts at the front of the pieces, and what follows them. */
+/* The front of a failure, and what follows it. */
 struct texts {
+    uint64_t detail;
     char *first, *second;
     const unsigned char *rest;
     size_t len;
@@ -81,7 +82,12 @@ static bool cut_texts(struct fm__member *member, struct texts *ret)
 {
     ret->rest = member->pieces.data;
     ret->len = member->pieces.len;
-    return ret->len > 0 && cut_text(ret, &ret->first) &&
+    if (ret->len < sizeof ret->detail)
+        return false;
+    memcpy(&ret->detail, ret->rest, sizeof ret->detail);
+    ret->rest += sizeof ret->detail;
+    ret->len -= sizeof ret->detail;
+    return cut_text(ret, &ret->first) &&
            cut_text(ret, &ret->second);
 }
 
@@ -94,7 +100,8 @@ static void describe(struct fm__member *member, struct fm_outcome *outcome)
 }
 
 /* The item has failed with this outcome, complete but for its attempt. */
-static void fail_item(struct fm__member *member, struct fm_outcome *outcome)
+static void fail_item(struct fm__member *member, struct fm_outcome *outcome,
+                      uint64_t detail)
 {
     fm_map *map = member->map;
     struct fm_item item;
@@ -105,6 +112,7 @@ static void fail_item(struct fm__member *member, struct fm_outcome *outcome)
         return;
     outcome->attempt = item.attempt;
     item.outcome = outcome;
+    item.detail = detail;
     if (!fm__ledger_try_again(map, item.index, item.attempt, outcome->kind,
                               fm__clock_now()))
         fm__map_deliver(map, &item);
@@ -138,7 +146,7 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
         outcome.message = texts.second;
         break;
     }
-    fail_item(member, &outcome);
+    fail_item(member, &outcome, texts.detail);
     return 0;
 }
 
@@ -155,17 +163,16 @@ static int take_bytes(struct fm__member *member, const struct fm__record *r)
     item.format = (int)r->detail;
     item.data = member->pieces.data;
     item.len = member->pieces.len;
-    if (r->kind == FM__RECORD_EVENT) {
-        item.index = member->first + member->done;
-        item.attempt = member->attempt;
-        if (!fm__member_has_claim(member))
-            return FM_EPROTOCOL;
-        if (map->opts.on_event && map->state == FM__MAP_RUNNING)
-            map->opts.on_event(map, &item, map->opts.cb_ud);
-        return 0;
-    }
     if (!fm__member_has_claim(member))
         return FM_EPROTOCOL;
+    if (r->kind == FM__RECORD_EVENT || r->kind == FM__RECORD_STOP) {
+        item.index = member->first + member->done;
+        item.attempt = member->attempt;
+        if (r->kind == FM__RECORD_STOP)
+            item.type = FM_ITEM_STOP;
+        fm__map_deliver_event(map, &item);
+        return 0;
+    }
     if (settle_next(member, &item))
         fm__map_deliver(map, &item);
     return 0;
@@ -178,7 +185,8 @@ static int take_end(struct fm__member *member, const struct fm__record *r)
 
     if (r->u != member->pieces.len)
         return FM_EPROTOCOL;
-    if (r->kind == FM__RECORD_VALUE || r->kind == FM__RECORD_EVENT)
+    if (r->kind == FM__RECORD_VALUE || r->kind == FM__RECORD_EVENT ||
+        r->kind == FM__RECORD_STOP)
         rc = take_bytes(member, r);
     else
         rc = take_failure(member, r);
@@ -318,6 +326,7 @@ void fm__member_drain(struct fm__member *member, size_t most)
 
     member->is_drained = false;
     member->last_word = atomic_load(&future->channel->post->word);
+    member->last_detail = atomic_load(&future->channel->post->detail);
     while (total < most && future->inbox.ending == FM__ENDING_OPEN) {
         long n = fm__ring_peek_all(ring, &batch.data);
 
@@ -361,7 +370,7 @@ static void judge(struct fm__member *member, struct fm_outcome *outcome)
     if (outcome->kind == FM_CANCELLED || outcome->kind == FM_CLOSED) {
         fm__map_fail(map, outcome, member->future);
     } else if (was_in_item(member, member->last_word)) {
-        fail_item(member, outcome);
+        fail_item(member, outcome, member->last_detail);
     } else if (outcome->kind == FM_ERROR || outcome->kind == FM_ENCODE) {
         fm__map_fail(map, outcome, member->future); /* outside of items */
     } else if (outcome->kind == FM_SPAWN) {

@@ -65,6 +65,7 @@ void fm__channel_clear_post(struct fm__channel *channel)
 
     atomic_store(&post->word, 0);
     atomic_store(&post->started_at, 0);
+    atomic_store(&post->detail, 0);
     atomic_store(&post->claiming, 0);
     atomic_store(&post->quiet, 0);
     atomic_store(&post->gift, 0);

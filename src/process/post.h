@@ -79,6 +79,7 @@ struct fm__post {
     /* The worker writes, and the parent the word. */
     _Alignas(64) _Atomic uint64_t word;
     _Atomic int64_t started_at; /* of the item, when items are timed */
+    _Atomic uint64_t detail;    /* where in the item it is, if it says so */
     _Atomic uint32_t claiming;  /* may have moved the cursor without a CLAIM */
     _Atomic uint32_t quiet;     /* items may end and the bell not be rung */
     /* The parent writes, and the worker the gift's state. */

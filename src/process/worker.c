@@ -417,6 +417,15 @@ void fm__worker_begin(struct fm_worker *worker)
         (void)drop(worker);
 }
 
+static bool is_over_limit(const struct fm_worker *worker)
+{
+    uint64_t len = worker->total;
+
+    if (worker->open)
+        len += (uint64_t)(worker->sink.next - worker->open) - FM__RECORD_HEAD;
+    return worker->crew->limit > 0 && len > worker->crew->limit;
+}
+
 static bool ends_item(unsigned kind)
 {
     return kind != FM__RECORD_EVENT && kind != FM__RECORD_STOP;
@@ -426,6 +435,8 @@ int fm__worker_end(struct fm_worker *worker, unsigned kind, unsigned detail)
 {
     int rc = 0;
 
+    if (kind == FM__RECORD_VALUE && is_over_limit(worker))
+        return FM_ELIMIT;
     if (ends_item(kind))
         worker->said = true;
     if (worker->open)
@@ -450,9 +461,12 @@ static int write_text(struct fm_worker *worker, const char *text, size_t len)
 int fm__worker_write_texts(struct fm_worker *worker, const char *first,
                            const char *second)
 {
-    int rc = write_text(worker, first ? first : "",
-                        first ? strnlen(first, FM__FRAME_TEXT_MAX) : 0);
+    uint64_t detail = atomic_load(&worker->post->detail);
+    int rc = fm__sink_write(&worker->sink, &detail, sizeof detail);
 
+    if (rc == 0)
+        rc = write_text(worker, first ? first : "",
+                        first ? strnlen(first, FM__FRAME_TEXT_MAX) : 0);
     if (rc < 0)
         return rc;
     return write_text(worker, second ? second : "",

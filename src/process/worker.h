@@ -144,7 +144,8 @@ void fm__worker_begin(struct fm_worker *worker);
 /* End them with a record of this kind.  0 or a negative code. */
 int fm__worker_end(struct fm_worker *worker, unsigned kind, unsigned detail);
 
-/* Two texts, each cut to FM__FRAME_TEXT_MAX, as a failure begins. */
+/* The detail and two texts, each cut to FM__FRAME_TEXT_MAX: as a failure
+ * begins. */
 int fm__worker_write_texts(struct fm_worker *worker, const char *first,
                            const char *second);
 

@@ -45,9 +45,10 @@ enum fm__record_kind {
     FM__RECORD_DROP,
     FM__RECORD_VALUE,  /* detail: format; u: bytes of all pieces, as in all
                           that follow */
-    FM__RECORD_FAIL,   /* texts message, traceback; then the raised value */
-    FM__RECORD_REFUSE, /* texts path, message */
-    FM__RECORD_EXCEED, /* texts limit, message */
+    FM__RECORD_FAIL,   /* u64 detail, texts message and traceback; then the
+                          raised value */
+    FM__RECORD_REFUSE, /* u64 detail, texts path and message */
+    FM__RECORD_EXCEED, /* u64 detail, texts limit and message */
     FM__RECORD_ENDED,  /* struct fm__item_end, its texts, the raised value:
                           what became of the item's own process */
     FM__RECORD_EVENT,  /* fm_worker_emit() */
