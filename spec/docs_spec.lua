@@ -4,7 +4,8 @@
 local project = require("support.project")
 local q, run = project.quote, project.run
 
-local PAGES = { "README.md", "docs/api.md", "docs/limits.md", "docs/reliability.md" }
+local PAGES = { "README.md", "docs/api.md", "docs/hazards.md", "docs/limits.md",
+  "docs/reliability.md" }
 
 ---All fenced blocks of a language: { line =, text = }.
 local function find_blocks(page, language)
@@ -133,6 +134,25 @@ describe("the documentation", function()
         run("test -f " .. q(script))
       end
     end
+  end)
+
+  it("names tests that are there", function()
+    local n = 0
+    for row in project.read("docs/hazards.md"):gmatch("\n(|[^\n]*) |") do
+      for file, name in row:gmatch("`([%w_]+)`: ([^;|]*[^;| ])") do
+        local path, quoted
+        if file:find("^test_") then
+          path, quoted = "spec/c/" .. file .. ".c", "TEST(" .. name:gsub(" ", "_") .. ")"
+        elseif file:find("_spec$") then
+          path, quoted = "spec/" .. file .. ".lua", 'it("' .. name
+        end
+        if path then
+          assert.is_truthy(project.read(path):find(quoted, 1, true), file .. ": " .. name)
+          n = n + 1
+        end
+      end
+    end
+    assert.is_true(n > 80)
   end)
 
   it("carries the header's functions, each with a comment", function()

@@ -23,9 +23,9 @@
  *   1. A job has exactly one outcome: its whole value, or a typed failure.
  *      A result counts when its END frame is whole, never before; what the
  *      process does afterwards does not take it back.
- *   2. The engine installs no signal handler, waits for no process that it
- *      did not start, never prints (but through on_warning), never exits and
- *      never aborts in the host.
+ *   2. The engine installs no signal handler, waits for no process that
+ *      neither it nor a child of it started, never prints (but through
+ *      on_warning), never exits and never aborts in the host.
  *   3. When a future has settled, its child was reaped, the child's process
  *      group has been killed and its descriptors are closed or kept for the
  *      next job.
