@@ -161,7 +161,7 @@ static int exit_when_asked(fm_child *child, void *ud)
     (void)sigprocmask(SIG_BLOCK, &term, NULL);
     fm_child_note(child, "ready");
     (void)sigwait(&term, &sig);
-    exit(3);
+    fm_child_exit(child, 3);
 }
 
 static fm_future *spawn_who_exits(fm_engine *engine)
