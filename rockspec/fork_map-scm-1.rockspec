@@ -79,6 +79,7 @@ build = {
         "src/engine/outcome.c",
         "src/engine/prepare.c",
         "src/engine/spans.c",
+        "src/engine/start.c",
         "src/engine/trace.c",
         "src/lua/call.c",
         "src/lua/codec.c",

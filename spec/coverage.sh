@@ -70,7 +70,7 @@ by_part()
     BEGIN {
       part["codecs"] = "wire/(json.*|binary.*|number.*|buffer)[.]c$"
       part["ring, frames, inbox"] = "wire/(ring|frame|inbox)[.]c$"
-      part["spawn"] = "(process/child|engine/attempt|engine/job)[.]c$"
+      part["spawn"] = "(process/child|engine/start|engine/attempt|engine/job)[.]c$"
       part["reap"] = "(os/pid_.*|engine/outcome)[.]c$"
     }
     {

@@ -150,7 +150,7 @@ return {
     name = "no process group",
     edits = {
       { "src/process/child.c", "    if (fm__sys.setpgid(0, 0) < 0)\n        return -errno;\n", "" },
-      { "src/engine/attempt.c", "    (void)fm__sys.setpgid(pid, pid);\n", "" },
+      { "src/engine/start.c", "    (void)fm__sys.setpgid(pid, pid);\n", "" },
     },
     tests = { "test_start what_a_killed_child_has_started_ends_with_it" },
   },
@@ -191,7 +191,7 @@ return {
   },
   {
     name = "no start deadline",
-    edits = { { "src/engine/attempt.c", "#define START_NS (5 * FM__NS_PER_S)",
+    edits = { { "src/engine/start.c", "#define START_NS (5 * FM__NS_PER_S)",
       "#define START_NS (5000 * FM__NS_PER_S)" } },
     tests = { "test_start a_child_that_hangs_in_its_start_is_ended_and_told_apart" },
   },
@@ -267,14 +267,14 @@ return {
   },
   {
     name = "no refusal of threads",
-    edits = { { "src/engine/attempt.c",
+    edits = { { "src/engine/start.c",
       "    if (n != 1 && engine->opts.on_threads == FM_THREADS_REFUSE)\n"
       .. "        return FM_ETHREADS; /* also when it is not known */\n", "" } },
     tests = { "test_engine a_host_with_threads_is_warned_once_or_refused_or_left_alone" },
   },
   {
     name = "no bound of nested children",
-    edits = { { "src/engine/attempt.c", "if (fm__child_depth() >= engine->opts.max_depth)",
+    edits = { { "src/engine/start.c", "if (fm__child_depth() >= engine->opts.max_depth)",
       "if (fm__child_depth() > 50)" } },
     tests = { "test_engine children_nest_no_deeper_than_max_depth" },
   },
@@ -359,8 +359,8 @@ return {
   },
   {
     name = "no refusal of who interrupts the engine",
-    edits = { { "src/engine/entry.c", "    if (engine->is_at_work)\n        return false;\n",
-      "" } },
+    edits = { { "src/engine/entry.c",
+      "    if (engine->is_at_work)\n        return false;\n", "" } },
     tests = { "test_handlers an_engine_that_a_handler_has_interrupted_refuses_its_calls" },
   },
   {

@@ -30,6 +30,9 @@
 
 struct fm__member;
 
+/* limits.result, when nobody says anything. */
+#define FM__RESULT_DEFAULT ((uint64_t)256 << 20)
+
 /* How far the wish to end a child has come; never back. */
 enum fm__stop {
     FM__STOP_NONE,
@@ -148,6 +151,7 @@ void fm__channel_give(fm_engine *engine, struct fm__channel *channel,
 void fm__channel_drop_idle(fm_engine *engine);
 /* A free slot, or a negative code. */
 int fm__slot_take(fm_engine *engine, fm_future *future);
+void fm__slot_give(fm_future *future);
 void fm__slots_free(fm_engine *engine);
 
 /* future.c: the state machine */
@@ -161,8 +165,12 @@ int fm__future_cancel(fm_future *future, int64_t grace_ns);
 /* Let go of the job's `ud`, once. */
 void fm__future_drop_ud(fm_future *future);
 
-/* attempt.c: one attempt of a job, from fork to outcome */
+/* start.c: an attempt until its job begins */
 int fm__attempt_start(fm_future *future);
+/* The job should have begun by now: end its child, or wait a little more. */
+void fm__attempt_end_start(fm_future *future, int64_t now);
+
+/* attempt.c: from there to its outcome */
 /* Read what there is. */
 void fm__attempt_pump(fm_future *future, int64_t now);
 /* The process is gone: reap, decide, free the slot; then SETTLED or BACKOFF. */
@@ -173,6 +181,8 @@ void fm__attempt_conclude(fm_future *future, int64_t now);
 void fm__attempt_check_time(fm_future *future, int64_t now);
 /* The earliest time at which check_time must be called. */
 int64_t fm__attempt_next_time(const fm_future *future);
+/* Standard output (0) or error (1) is read no more. */
+void fm__attempt_close_output(fm_future *future, int i);
 /* Look after children that SIGKILL did not end; reaps those that did. */
 void fm__attempt_reap_parked(fm_engine *engine, bool give_up);
 

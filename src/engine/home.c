@@ -165,6 +165,14 @@ int fm__slot_take(fm_engine *engine, fm_future *future)
     return 0;
 }
 
+void fm__slot_give(fm_future *future)
+{
+    fm_engine *engine = future->engine;
+
+    engine->slots[future->slot] = NULL;
+    engine->n_running--;
+}
+
 void fm__slots_free(fm_engine *engine)
 {
     if (engine->slots != engine->home_slots)
