@@ -316,7 +316,35 @@ static int signal_in_vain(int pidfd, int sig, siginfo_t *info, unsigned flags)
 }
 #endif
 
-/* It is killed too, but that may come late. */
+static int refuse(void *ud)
+{
+    (void)ud;
+    return -EPERM;
+}
+
+/* Both are killed too, but that may come late. */
+TEST(a_child_whose_gate_is_not_opened_leaves_by_itself)
+{
+    fm_engine *engine = new_engine();
+    const struct fm_outcome *outcome;
+    fm_future *future;
+
+    make_mark();
+    CHECK(fm_at_fork(engine, NULL, refuse, NULL, NULL) >= 0);
+    fm__sys.kill = kill_in_vain;
+#ifdef __linux__
+    fm__sys.pidfd_send_signal = signal_in_vain;
+#endif
+    future = spawn(engine, NULL, mark_and_say_hello, NULL);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_SPAWN);
+    CHECK_INT(outcome->error_code, -EPERM);
+    CHECK_INT(mark_size(), 0);
+    CHECK_INT(unlink(mark), 0);
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+
 TEST(a_child_that_was_given_up_does_not_begin_its_job)
 {
     fm_engine *engine = new_engine();

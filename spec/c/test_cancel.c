@@ -6,6 +6,7 @@
 
 #include "engine/engine.h"
 #include "os/clock.h"
+#include "os/sys.h"
 
 #define HOUR (3600000 * MS)
 
@@ -85,6 +86,31 @@ TEST(a_close_does_not_prolong_the_grace_of_a_job)
     CHECK_INT(fm_future_cancel(future, 20 * MS), 1);
     CHECK_INT(fm_engine_close(engine, HOUR), 0);
     CHECK_INT(fm_future_get_outcome(future)->kind, FM_CANCELLED);
+    fm_future_unref(future);
+    fm_engine_free(engine);
+}
+
+/* A child steps out of its group when it has said all: it stays there. */
+static int stay_in_the_group(pid_t pid, pid_t group)
+{
+    if (pid == 0 && group != 0)
+        (void)raise(SIGSTOP);
+    return fm__sys_real.setpgid(pid, group);
+}
+
+TEST(a_result_that_was_whole_before_a_cancel_wins)
+{
+    fm_engine *engine = new_engine();
+    fm_future *future;
+    siginfo_t info;
+
+    fm__sys.setpgid = stay_in_the_group;
+    future = spawn(engine, NULL, say_hello, NULL);
+    CHECK_INT(waitid(P_PID, (id_t)fm_future_get_pid(future), &info,
+                     WSTOPPED | WNOWAIT),
+              0);
+    CHECK_INT(fm_future_cancel(future, 0), 1); /* the engine has not looked */
+    is_hello(wait_for(engine, future));
     fm_future_unref(future);
     fm_engine_free(engine);
 }

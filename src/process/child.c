@@ -336,7 +336,7 @@ static void put_in_order(struct fm_child *child)
         rc = settle_limits(child, &step);
     if (rc == 0 && launch->tries_locks)
         try_locks(child->channel->flight);
-    if (rc == 0 && launch->child_hooks) {
+    if (rc == 0) {
         step = "at_fork hook";
         rc = launch->child_hooks(launch->hooks_ud);
     }

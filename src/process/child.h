@@ -23,7 +23,7 @@ struct fm__launch {
     const struct fm__output *outputs; /* two */
     fm_job_fn fn;
     void *ud;
-    int (*child_hooks)(void *ud); /* fm_at_fork(), or NULL */
+    int (*child_hooks)(void *ud); /* fm_at_fork() */
     void *hooks_ud;
     uint64_t job;
     uint64_t seed[2];
