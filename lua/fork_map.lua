@@ -4,6 +4,8 @@
 
 local core = require "fork_map.core"
 local engine = require "fork_map.engine"
+local inline = require "fork_map.inline"
+local map_verbs = require "fork_map.map"
 
 ---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
 ---its values.  The child is a copy of this process: upvalues, userdata and
@@ -97,6 +99,73 @@ function M.prepare()
 end
 
 local plain = M.with {}
+
+-- The verbs over many items are those of the plain view; see fork_map/verbs.lua.
+for name, verb in pairs(engine.verbs) do
+  M[name] = function(...)
+    return verb(plain, ...)
+  end
+end
+
+---A list of lists of `size` items each, the last may be shorter.  Each is made
+---when it is asked for: `fork_map.map(fork_map.chunks(list, 512), fn)`.
+---@param list table
+---@param size integer
+---@return table
+function M.chunks(list, size)
+  local view, text = map_verbs.chunks(list, size)
+  if not view then
+    error(text, 2)
+  end
+  return view
+end
+
+---@class fork_map.Worker
+---@field id integer 1, 2, …; 0 for items that have no process of their own
+---@field pid integer
+---@field index integer? of the item
+---@field attempt integer
+
+---Where this runs: in a child, or for an item that has none of its own.
+---@return fork_map.Worker? nil elsewhere
+function M.worker()
+  local item = inline.current()
+  if item then
+    return { id = 0, pid = core.own_pid(), index = item.index, attempt = item.attempt }
+  end
+  local id, pid, index, attempt = core.worker()
+  return id and { id = id, pid = pid, index = index, attempt = attempt } or nil
+end
+
+---In an item of a map: send `value` to the option `on_event` of the verb,
+---before the item's result.  Elsewhere it is dropped.
+---@param value any
+function M.emit(value)
+  local item = inline.current()
+  if not item then
+    core.emit(value)
+  elseif item.on_event then
+    item.on_event(value, item.index)
+  end
+end
+
+---In an item of a map: end the whole map now.  The verb returns what there is,
+---with `results.stopped = value`.
+---@param value any
+function M.stop(value)
+  if inline.current() then
+    inline.stop(value)
+  end
+  core.stop(value)
+  error("fork_map.stop: not in an item of a map", 2)
+end
+
+---In a child: whether it was asked to end.  From its first call on, being asked
+---does not end the child at once; it has the option `grace` to come to its end.
+---@return boolean
+function M.cancelled()
+  return core.cancelled()
+end
 
 return setmetatable(M, {
   __name = "fork_map",

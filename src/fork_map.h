@@ -481,6 +481,11 @@ FM_API void fm_child_get_seed(const fm_child *child, uint64_t ret_seed[2]);
 /** 1 for the first attempt. */
 FM_API unsigned fm_child_get_attempt(const fm_child *child);
 
+/** Whether it was asked to stop (SIGTERM).  Until the first call being asked
+ * ends the child; from then on it sets this, interrupts system calls, and the
+ * child has the job's grace to come to its end. */
+FM_API bool fm_child_is_cancelled(fm_child *child);
+
 /** The job's child handle in a process that is one, else NULL. */
 FM_API fm_child *fm_child_current(void);
 

@@ -2,7 +2,9 @@
 -- Engines and views: what a call is made on.
 
 local core = require "fork_map.core"
+local map_verbs = require "fork_map.map"
 local options = require "fork_map.options"
+local stream = require "fork_map.stream"
 
 local M = {}
 
@@ -169,6 +171,108 @@ function View:__call(fn, ...)
     error(misuse, 2)
   end
   return run(engine, self.prepared, fn, ...)
+end
+
+-- What a verb over many items is done with: an engine and defaults.
+local function target_of(self)
+  if getmetatable(self) == View then
+    return { engine = self.engine or get_default(), opts = self.opts }
+  end
+  return { engine = self, opts = self.defaults }
+end
+
+-- Drop the text of what is wrong, or raise it at the caller's caller.
+local function finish(text, ...)
+  if text then
+    error(text, 2)
+  end
+  return ...
+end
+
+---Verbs over many items, which views and engines have as methods and the module
+---as functions.
+---@class fork_map.Verbs
+local Verbs = {}
+M.verbs = Verbs
+
+---Call `fn(item, index)` for every item of `list`, in children, and return the
+---first value of each, in the order of the list.
+---
+---Raises the `fork_map.Error` of the first item that fails, with the results so
+---far in `partial`; with `on_error = "collect"` it returns all that ended well,
+---and the errors.
+---@generic T, R
+---@param list T[]|integer
+---@param fn fun(item: T, index: integer): R
+---@param opts? fork_map.MapOptions
+---@return R[] results in the order of the list; `results.n` is their number
+---@return table<integer, fork_map.Error>? errors nil if none failed
+function Verbs:map(list, fn, opts)
+  return finish(map_verbs.map(target_of(self), list, fn, opts))
+end
+
+---As map(), for what `fn` does: nothing comes back but the number of items that
+---ended well, and the errors.
+---@generic T
+---@param list T[]|integer
+---@param fn fun(item: T, index: integer)
+---@param opts? fork_map.MapOptions
+---@return integer n
+---@return table<integer, fork_map.Error>? errors
+function Verbs:each(list, fn, opts)
+  return finish(map_verbs.each(target_of(self), list, fn, opts))
+end
+
+---`for i, value, err in fork_map.imap(list, fn) do`: the results in the order of
+---the list, as soon as they are there.
+---@generic T, R
+---@param source T[]|integer
+---@param fn fun(item: T, index: integer): R
+---@param opts? fork_map.MapOptions
+---@return fun(): integer?, R?, fork_map.Error?
+function Verbs:imap(source, fn, opts)
+  return finish(stream.open("imap", true, target_of(self), source, fn, opts))
+end
+
+---The same in the order in which items end.
+---@generic T, R
+---@param source T[]|integer
+---@param fn fun(item: T, index: integer): R
+---@param opts? fork_map.MapOptions
+---@return fun(): integer?, R?, fork_map.Error?
+function Verbs:imap_unordered(source, fn, opts)
+  return finish(stream.open("imap_unordered", false, target_of(self), source, fn, opts))
+end
+
+---Fold the list in segments, `acc = step(acc, item, index)` in children, each
+---from a copy of `init`, which must be neutral for `combine(acc, acc)`; that joins
+---the segments here, in order.  Segments depend on the list's length alone.
+---@generic T, A
+---@param list T[]|integer
+---@param step fun(acc: A, item: T, index: integer): A
+---@param combine fun(a: A, b: A): A
+---@param init A
+---@param opts? fork_map.MapOptions
+---@return A
+---@return table<integer, fork_map.Error>? errors of items that were left out
+function Verbs:reduce(list, step, combine, init, opts)
+  return finish(map_verbs.reduce(target_of(self), list, step, combine, init, opts))
+end
+
+---An item for which `pred(item, index)` is true, with its index; the rest is
+---stopped then.  With `which = "first"` it is the first of the list.
+---@generic T
+---@param list T[]|integer
+---@param pred fun(item: T, index: integer): any
+---@param opts? fork_map.MapOptions
+---@return integer? index nil when there is none
+---@return T? item
+function Verbs:find(list, pred, opts)
+  return finish(map_verbs.find(target_of(self), list, pred, opts))
+end
+
+for name, verb in pairs(Verbs) do
+  Engine[name], View[name] = verb, verb
 end
 
 ---A view of the default engine, whichever it is when a call is made.

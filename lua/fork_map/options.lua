@@ -245,6 +245,108 @@ local CALL = {
   name = label,
 }
 
+-- A count of workers: of its own, or as a share of what this process may use.
+local function count(value)
+  if type(value) == "string" then
+    local percent = value:match("^(%d%d?%d?)%%$")
+    if value == "auto" or value:match("^auto%-%d%d?%d?$") or (percent and percent ~= "0") then
+      return value
+    end
+  end
+  local n = math.type(value) and math.tointeger(value)
+  if n and n >= 0 and n <= 4096 then
+    return n
+  end
+  return nil, '0 to 4096, "auto", or a text such as "50%" or "auto-1"'
+end
+
+local CHUNK_MAX = (1 << 22) - 1
+local chunk_size = integer(1, CHUNK_MAX)
+
+local function chunk(value)
+  if value == "auto" then
+    return value
+  elseif type(value) ~= "table" then
+    local n, expected = chunk_size(value)
+    return n, expected and '"auto", ' .. expected .. ", or a table {min =, max =}"
+  end
+  local min, max = value.min or 1, value.max or CHUNK_MAX
+  for name in next, value do
+    if name ~= "min" and name ~= "max" then
+      return nil, "a table {min =, max =}", "one with " .. tostring(name)
+    end
+  end
+  if chunk_size(min) and chunk_size(max) and min <= max then
+    return { min = math.tointeger(min), max = math.tointeger(max) }
+  end
+  return nil, ("a table {min =, max =} with 1 <= min <= max <= %d"):format(CHUNK_MAX)
+end
+
+local function file_name(value)
+  if type(value) == "string" and value:find("^[^%z]+$") then
+    return value
+  end
+  return nil, "the name of a file"
+end
+
+local function flag_or_function(value)
+  if type(value) == "boolean" or type(value) == "function" then
+    return value
+  end
+  return nil, "true, false or a function"
+end
+
+---Options of verbs over many items, beside those of a call.
+---@class (exact) fork_map.MapOptions: fork_map.Options
+---@field workers? integer|string children at once; 0 is none ["auto"]
+---@field nested? "inline"|"fork" how it runs inside a worker ["inline"]
+---@field chunk? "auto"|integer|{min?: integer, max?: integer} items per hand-over ["auto"]
+---@field isolate? "worker"|"chunk"|"item" what gets a fresh process ["worker"]
+---@field on_error? "raise"|"collect" ["raise"]
+---@field deadline? number seconds for the whole verb [none]
+---@field max_active? integer items begun and not consumed
+---@field init? fun() run in each worker before its first item
+---@field exit? fun() run in each worker after its last item
+---@field max_tasks? integer a worker is replaced after so many items
+---@field max_rss? integer|string a worker is replaced above that size
+---@field progress? boolean|fun(progress: fork_map.Progress)
+---@field journal? string file in which finished items survive
+---@field on_event? fun(value: any, index: integer) for what emit() sends
+---@field which? "any"|"first" of find ["any"]
+
+local MAP = {
+  workers = count,
+  nested = one_of("inline", "fork"),
+  chunk = chunk,
+  isolate = one_of("worker", "chunk", "item"),
+  on_error = one_of("raise", "collect"),
+  deadline = duration,
+  max_active = integer(1, 1 << 30),
+  init = callback,
+  exit = callback,
+  max_tasks = integer(1, 1 << 40),
+  max_rss = size(1),
+  progress = flag_or_function,
+  journal = file_name,
+  on_event = callback,
+  which = one_of("any", "first"),
+}
+
+---What `workers = "auto"` is: the variable FORK_MAP_WORKERS, else how many
+---processors this process may use.
+---@return integer
+function M.auto_workers()
+  local text = os.getenv("FORK_MAP_WORKERS")
+  if text == nil or text == "" then
+    return core.count_cpus()
+  end
+  local n = text:match("^%d+$") and math.tointeger(tonumber(text))
+  if not n or n > 4096 then
+    error(("the variable FORK_MAP_WORKERS must be a number from 0 to 4096, not %q"):format(text), 0)
+  end
+  return n
+end
+
 local ENGINE = {
   max_children = integer(1, 1000000),
   max_depth = integer(1, 1000),
@@ -325,12 +427,28 @@ local function check_opts(opts, schema)
   return checked, text and "fork_map: " .. text
 end
 
----Check the options of a call.
----@param opts fork_map.Options
+-- What a view may have: defaults of calls and of verbs over many items.
+local ITEMS = {}
+for _, schema in ipairs { CALL, MAP } do
+  for name, check in pairs(schema) do
+    ITEMS[name] = check
+  end
+end
+
+---Check the options of a view.
+---@param opts fork_map.MapOptions
 ---@return table? checked
 ---@return string? text what is wrong
 function M.check_call(opts)
-  return check_opts(opts, CALL)
+  return check_opts(opts, ITEMS)
+end
+
+---Check the options of a verb over many items.
+---@param opts fork_map.MapOptions
+---@return table? checked
+---@return string? text what is wrong
+function M.check_map(opts)
+  return check_opts(opts, ITEMS)
 end
 
 ---Check the options of an engine only.
@@ -342,7 +460,7 @@ function M.check_engine(opts)
 end
 
 local BOTH = {}
-for _, schema in ipairs { CALL, ENGINE } do
+for _, schema in ipairs { ITEMS, ENGINE } do
   for name, check in pairs(schema) do
     BOTH[name] = check
   end
@@ -394,7 +512,9 @@ function M.prepare(checked)
   local flat = {}
   -- false stands for "none", which is what an absent option means.
   for name, value in pairs(checked) do
-    flat[name] = value or nil
+    if CALL[name] then
+      flat[name] = value or nil
+    end
   end
   for name, value in pairs(checked.limits or {}) do
     flat[name] = value or nil

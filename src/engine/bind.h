@@ -33,6 +33,9 @@ bool fm__engine_in_callback(const fm_engine *engine);
 /* True in the process that made the engine. */
 bool fm__engine_is_ours(const fm_engine *engine);
 
+/* The two words that fm_worker_get_seed() gives for an item, from 0. */
+void fm__seed_words(uint64_t seed, uint64_t index, uint64_t ret_seed[2]);
+
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__process_depth(void);
 

@@ -196,7 +196,6 @@ void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
 /* job.c */
 int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
               void *ud, struct fm__member *member, fm_future **ret_future);
-void fm__seed_mix(uint64_t seed, uint64_t index, uint64_t ret_seed[2]);
 
 /* map.c: maps in the loop */
 /* Before rings are read, and after. */

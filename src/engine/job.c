@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/bind.h"
 #include "engine/engine.h"
 #include "os/sys.h"
 
@@ -28,8 +29,6 @@ const char *fm_job_opts_error(const struct fm_job_opts *opts)
     return NULL;
 }
 
-#define RESULT_DEFAULT ((uint64_t)256 << 20)
-
 static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
 {
     struct fm_job_opts *own = &future->opts;
@@ -43,7 +42,7 @@ static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
         own->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
                         FM_KIND_BIT(FM_NO_RESULT);
     if (own->limits.result == 0)
-        own->limits.result = RESULT_DEFAULT;
+        own->limits.result = FM__RESULT_DEFAULT;
     if (own->limits.files > 0)
         own->limits.has_files = true;
     if (own->limits.processes > 0)
@@ -80,7 +79,7 @@ static uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-void fm__seed_mix(uint64_t seed, uint64_t index, uint64_t ret_seed[2])
+void fm__seed_words(uint64_t seed, uint64_t index, uint64_t ret_seed[2])
 {
     ret_seed[0] = mix(seed);
     ret_seed[1] = mix(index ^ ret_seed[0]);
@@ -91,7 +90,8 @@ static void draw_seed(fm_future *future)
     fm_engine *engine = future->engine;
 
     if (future->opts.has_seed) {
-        fm__seed_mix(future->opts.seed, future->opts.seed_index, future->seed);
+        fm__seed_words(future->opts.seed, future->opts.seed_index,
+                       future->seed);
         return;
     }
     engine->random[0] += UINT64_C(0x9e3779b97f4a7c15);

@@ -50,6 +50,8 @@ static void take_opts(fm_map *map, const struct fm_map_opts *opts)
     if (own->job.retry_on == 0)
         own->job.retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
                             FM_KIND_BIT(FM_NO_RESULT);
+    if (own->job.limits.result == 0)
+        own->job.limits.result = FM__RESULT_DEFAULT;
     own->job.ud_free = NULL;
 }
 

@@ -3,6 +3,7 @@
  * the verbs of the body. */
 #include <string.h>
 
+#include "engine/bind.h"
 #include "engine/map.h"
 #include "os/memory.h"
 #include "process/child.h"
@@ -103,7 +104,7 @@ void fm_worker_get_seed(const fm_worker *worker, uint64_t ret_seed[2])
     const struct fm_job_opts *opts = fm_child_get_opts(worker->child);
 
     if (opts->has_seed)
-        fm__seed_mix(opts->seed, fm__worker_index(worker), ret_seed);
+        fm__seed_words(opts->seed, fm__worker_index(worker), ret_seed);
     else
         fm_child_get_seed(worker->child, ret_seed);
 }

@@ -87,8 +87,7 @@ static bool cut_texts(struct fm__member *member, struct texts *ret)
     memcpy(&ret->detail, ret->rest, sizeof ret->detail);
     ret->rest += sizeof ret->detail;
     ret->len -= sizeof ret->detail;
-    return cut_text(ret, &ret->first) &&
-           cut_text(ret, &ret->second);
+    return cut_text(ret, &ret->first) && cut_text(ret, &ret->second);
 }
 
 static void describe(struct fm__member *member, struct fm_outcome *outcome)

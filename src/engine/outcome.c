@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/map.h"
 #include "os/clock.h"
 #include "os/pid.h"
 #include "os/signals.h"
@@ -99,12 +100,19 @@ static void decide_limit(fm_future *future, const char *limit)
     set(future, FM_LIMIT, future->message);
 }
 
+/* That of a worker's items is the map's affair. */
+static int64_t timeout_of(const fm_future *future)
+{
+    return future->member ? future->member->map->opts.job.timeout_ns
+                          : future->opts.timeout_ns;
+}
+
 static void decide_stopped(fm_future *future)
 {
     switch (future->stop_kind) {
     case FM_TIMEOUT:
-        SAY(future, "the call took longer than its timeout of %.6g s",
-            (double)future->opts.timeout_ns / 1e9);
+        SAY(future, "the %s took longer than its timeout of %.6g s",
+            future->member ? "item" : "call", (double)timeout_of(future) / 1e9);
         set(future, FM_TIMEOUT, future->message);
         break;
     case FM_CANCELLED:

@@ -183,7 +183,7 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
 
 /* Push the fork_map.Error of a failed outcome, with a raised value of at most
  * `budget` bytes of memory.  [-0, +1, m] */
-void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
+void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
                             const struct fm_outcome *outcome, size_t budget);
 
 /* Push the text at most FML_TEXT_MAX bytes long: the beginning and the end of
@@ -191,6 +191,10 @@ void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
 void fmL_push_text(lua_State *L, const char *text, size_t len);
 
 void fmL_open_error(lua_State *L);
+
+/* host.c */
+
+void fmL_open_host(lua_State *L);
 
 /* hooks.c */
 

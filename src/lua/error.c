@@ -128,10 +128,9 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message)
     push_error(L, kind, message);
 }
 
-void fmL_push_outcome_error(lua_State *L, const struct fmL_future *handle,
+void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
                             const struct fm_outcome *outcome, size_t budget)
 {
-    const struct fmL_engine *box = handle->engine;
     const char *message = outcome->message;
 
     luaL_checkstack(L, LUA_MINSTACK, NULL);

@@ -218,7 +218,7 @@ static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
     failure.message = lua_tostring(L, -1);
     failure.data = NULL;
     failure.len = 0;
-    fmL_push_outcome_error(L, handle, &failure, 0);
+    fmL_push_outcome_error(L, handle->engine, &failure, 0);
     return lua_error(L);
 }
 
@@ -246,7 +246,8 @@ static int l_result(lua_State *L)
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     options = fmL_check_options(L, -1);
     if (outcome->kind != FM_VALUE) {
-        fmL_push_outcome_error(L, handle, outcome, value_budget(options));
+        fmL_push_outcome_error(L, handle->engine, outcome,
+                               value_budget(options));
         return lua_error(L);
     }
     n = fmL_decode(L, outcome->format, &options->codec, outcome->data,

@@ -35,7 +35,7 @@ struct fmL_job *fmL_get_job(lua_State *L)
 
 /* Message handler of the user's function: keep the traceback, which is gone
  * when the call has returned; leave the error object alone. */
-static int on_error(lua_State *L)
+int fmL_job_on_error(lua_State *L)
 {
     luaL_traceback(L, L, NULL, 1);
     fmL_keep(L, FML_KEPT_TRACEBACK);
@@ -70,41 +70,51 @@ static void push_message(lua_State *L, int idx)
 }
 
 /* Replace the string on the top by one of at most FML_TEXT_MAX bytes. */
-static const char *cut_text(lua_State *L)
+static void cut_text(lua_State *L)
 {
     size_t len;
     const char *text = lua_tolstring(L, -1, &len);
 
     fmL_push_text(L, text, len);
     lua_remove(L, -2);
-    return lua_tostring(L, -1);
 }
 
 /* Push the traceback that on_error() kept, or nil, without the frames that
  * are ours: they are the last line. */
-static const char *push_traceback(lua_State *L)
+static void push_traceback(lua_State *L)
 {
     static const char ours[] = "\n\t[C]: in ?";
     size_t tail = sizeof ours - 1;
     const char *text;
     size_t len;
 
-    if (fmL_push_kept(L, FML_KEPT_TRACEBACK) != LUA_TSTRING)
-        return NULL;
+    if (fmL_push_kept(L, FML_KEPT_TRACEBACK) != LUA_TSTRING) {
+        lua_pop(L, 1);
+        lua_pushnil(L);
+        return;
+    }
     text = lua_tolstring(L, -1, &len);
     if (len > tail && strcmp(text + len - tail, ours) == 0) {
         lua_pushlstring(L, text, len - tail);
         lua_remove(L, -2);
     }
-    return cut_text(L);
+    cut_text(L);
 }
 
 /* The raised value crosses whole when it can; a text too long for a message
  * crosses as the message only. */
-static bool is_worth_sending(lua_State *L, int idx)
+bool fmL_job_sends_value(lua_State *L, int value)
 {
-    return lua_type(L, idx) != LUA_TSTRING ||
-           lua_rawlen(L, idx) <= FML_TEXT_MAX;
+    return lua_type(L, value) != LUA_TSTRING ||
+           lua_rawlen(L, value) <= FML_TEXT_MAX;
+}
+
+void fmL_job_push_texts(lua_State *L, int value)
+{
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    push_message(L, value);
+    cut_text(L);
+    push_traceback(L);
 }
 
 /* The job failed with the error object on the top of the stack. */
@@ -115,20 +125,19 @@ static void report_error(lua_State *L, fm_child *child)
     const char *traceback;
     const char *message;
 
-    luaL_checkstack(L, LUA_MINSTACK, NULL);
-    push_message(L, value);
-    message = cut_text(L);
-    traceback = push_traceback(L);
+    fmL_job_push_texts(L, value);
+    message = lua_tostring(L, -2);
+    traceback = lua_tostring(L, -1);
     (void)fm_child_fail(child, message, traceback);
-    if (is_worth_sending(L, value) &&
+    if (fmL_job_sends_value(L, value) &&
         fmL_encode(L, value, 1, &codec, fm__child_sink(child), "value") < 0)
         (void)fm_child_fail(child, message, traceback);
 }
 
 /* Did the job end because it may not have more memory?  Lua's own error says
  * so, or its text when it was caught and raised again. */
-static bool is_out_of_memory(lua_State *L, const struct fmL_job *job,
-                             int status)
+bool fmL_job_is_out_of_memory(lua_State *L, const struct fmL_job *job,
+                              int status)
 {
     if (job->call->options->job.limits.memory == 0)
         return false;
@@ -138,9 +147,9 @@ static bool is_out_of_memory(lua_State *L, const struct fmL_job *job,
            strstr(lua_tostring(L, -1), "not enough memory") != NULL;
 }
 
-static void report_failure(lua_State *L, struct fmL_job *job, int status)
+void fmL_job_report(lua_State *L, struct fmL_job *job, int status)
 {
-    if (is_out_of_memory(L, job, status)) {
+    if (fmL_job_is_out_of_memory(L, job, status)) {
         fmL_heap_lift(&job->heap);
         (void)fm_child_exceed(job->child, "memory",
                               "the child exceeded limits.memory");
@@ -153,15 +162,12 @@ static void report_failure(lua_State *L, struct fmL_job *job, int status)
 /* ---------------------------------------------------------------- the journey
  */
 
-static void seed_random(lua_State *L, const fm_child *child)
+void fmL_job_seed(lua_State *L, const uint64_t seed[2])
 {
-    uint64_t seed[2];
-
     if (fmL_push_kept(L, FML_KEPT_RANDOMSEED) != LUA_TFUNCTION) {
         lua_pop(L, 1);
         return;
     }
-    fm_child_get_seed(child, seed);
     lua_pushinteger(L, (lua_Integer)seed[0]);
     lua_pushinteger(L, (lua_Integer)seed[1]);
     lua_call(L, 2, 0);
@@ -183,6 +189,20 @@ static int send_results(lua_State *L, const struct fmL_job *job, int first)
     return rc;
 }
 
+void fmL_job_begin(lua_State *L, struct fmL_job *job)
+{
+    uint64_t seed[2];
+
+    fmL_leave_guard(L, job->call->engine->closing);
+    fm_child_get_seed(job->child, seed);
+    fmL_job_seed(L, seed);
+    job->recorder.child = job->child;
+    job->recorder.home = job->call->home;
+    job->recorder.home_line = job->call->home_line;
+    fmL_recorder_start(L, &job->recorder);
+    fmL_hooks_run_child(L);
+}
+
 /* (job, fn, args…) -> code: the whole job. */
 static int run(lua_State *L)
 {
@@ -191,20 +211,14 @@ static int run(lua_State *L)
     int status;
     int rc = 0;
 
-    lua_pushcfunction(L, on_error);
+    lua_pushcfunction(L, fmL_job_on_error);
     lua_replace(L, 1);
-    fmL_leave_guard(L, job->call->engine->closing);
-    seed_random(L, job->child);
-    job->recorder.child = job->child;
-    job->recorder.home = job->call->home;
-    job->recorder.home_line = job->call->home_line;
-    fmL_recorder_start(L, &job->recorder);
-    fmL_hooks_run_child(L);
+    fmL_job_begin(L, job);
     status = lua_pcall(L, n, LUA_MULTRET, 1);
     if (status == LUA_OK)
         rc = send_results(L, job, 2);
     else
-        report_failure(L, job, status);
+        fmL_job_report(L, job, status);
     lua_pushinteger(L, rc);
     return 1;
 }
@@ -231,7 +245,7 @@ static int report_protected(lua_State *L)
 /* Something around the user's function raised: a hook, a codec, memory. */
 static int report_breakdown(lua_State *L, struct fmL_job *job, int status)
 {
-    if (is_out_of_memory(L, job, status))
+    if (fmL_job_is_out_of_memory(L, job, status))
         return fm_child_exceed(job->child, "memory",
                                "the child exceeded limits.memory");
     fmL_heap_lift(&job->heap);
@@ -242,33 +256,39 @@ static int report_breakdown(lua_State *L, struct fmL_job *job, int status)
     return fm_child_fail(job->child, "not enough memory", NULL);
 }
 
-int fmL_run_job(fm_child *child, void *ud)
+int fmL_job_run(struct fmL_job *job, lua_CFunction body)
 {
-    const struct fmL_call *call = ud;
-    uint64_t limit = call->options->job.limits.memory;
-    lua_State *L = call->thread;
-    struct fmL_job job;
+    lua_State *L = job->call->thread;
     int status;
     int rc;
 
-    job.child = child;
-    job.call = call;
-    job.thread = L;
+    job->thread = L;
     (void)lua_atpanic(L, on_panic);
     /* A thread inherits the hook of its maker; hooks are the host's. */
     lua_sethook(L, NULL, 0, 0);
-    job.main_thread = fmL_main_thread(L);
-    fm__process_set_job(&job);
+    job->main_thread = fmL_main_thread(L);
+    fm__process_set_job(job);
     fmL_heap_rest(L);
-    fmL_heap_limit(L, &job.heap, limit);
-    lua_pushcfunction(L, run);
-    lua_pushlightuserdata(L, &job);
+    fmL_heap_limit(L, &job->heap, job->call->options->job.limits.memory);
+    lua_pushcfunction(L, body);
+    lua_pushlightuserdata(L, job);
     lua_rotate(L, 1, 2);
     status = lua_pcall(L, lua_gettop(L) - 1, 1, 0);
     if (status == LUA_OK)
         rc = (int)lua_tointeger(L, -1);
     else
-        rc = report_breakdown(L, &job, status);
-    fm__child_sample(child, NULL, NULL); /* its recorder goes */
+        rc = report_breakdown(L, job, status);
+    fm__child_sample(job->child, NULL, NULL); /* its recorder goes */
     return rc < 0 ? rc : 0;
+}
+
+int fmL_run_job(fm_child *child, void *ud)
+{
+    struct fmL_job job;
+
+    job.child = child;
+    job.call = ud;
+    job.worker = NULL;
+    job.map = NULL;
+    return fmL_job_run(&job, run);
 }

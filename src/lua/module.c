@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include "lua/binding.h"
 #include "lua/leave.h"
+#include "lua/map.h"
 #include "lua/recorder.h"
 
 /* Registry key of the table of enum fmL_kept. */
@@ -118,6 +119,9 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_future(L);
     fmL_open_hooks(L);
     fmL_open_codec(L);
+    fmL_open_host(L);
+    fmL_open_map(L);
+    fmL_open_worker(L);
     lua_pushcfunction(L, l_prepare);
     lua_setfield(L, -2, "prepare");
     lua_pushstring(L, fm_version());

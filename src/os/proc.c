@@ -146,6 +146,11 @@ uint64_t fm__proc_rss(void)
     return strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+bool fm__proc_is_terminal(int fd)
+{
+    return isatty(fd) != 0;
+}
+
 void fm__proc_random(void *data, size_t len)
 {
     unsigned char *p = data;

@@ -30,6 +30,9 @@ unsigned fm__proc_count_cpus(void);
 /* Bytes of memory that this process has in use, 0 when unknown. */
 uint64_t fm__proc_rss(void);
 
+/* Is the descriptor a terminal? */
+bool fm__proc_is_terminal(int fd);
+
 /* Fill with random bytes; falls back on clock and process id. */
 void fm__proc_random(void *data, size_t len);
 

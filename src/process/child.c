@@ -40,7 +40,8 @@ struct fm_child {
     const struct fm__launch *launch;
     struct fm__channel *channel;
     pid_t pid, parent;
-    bool has_verdict; /* FAIL, REFUSE or EXCEED was said */
+    bool has_verdict;  /* FAIL, REFUSE or EXCEED was said */
+    bool hears_cancel; /* SIGTERM does not end it */
     void (*volatile sample)(void *ud);
     void *volatile sample_ud;
     volatile sig_atomic_t ticks;
@@ -353,6 +354,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
         fm__exit_now(1); /* without its channel nobody can be told */
     memset(&child, 0, offsetof(struct fm_child, outbox.bounce));
     child.has_verdict = false;
+    child.hears_cancel = false;
     child.sample = NULL;
     child.sample_ud = NULL;
     child.ticks = 0;
@@ -416,6 +418,27 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
 struct fm__sink *fm__child_get_sink(fm_child *child)
 {
     return &child->outbox.sink;
+}
+
+static volatile sig_atomic_t is_cancelled;
+
+static void on_cancel_signal(int sig)
+{
+    (void)sig;
+    is_cancelled = 1;
+}
+
+bool fm_child_is_cancelled(fm_child *child)
+{
+    struct sigaction action;
+
+    if (!child->hears_cancel) {
+        memset(&action, 0, sizeof action);
+        action.sa_handler = on_cancel_signal;
+        is_cancelled = 0;
+        child->hears_cancel = fm__sys.sigaction(SIGTERM, &action, NULL) == 0;
+    }
+    return is_cancelled != 0;
 }
 
 struct fm__outbox *fm__child_get_outbox(fm_child *child)

@@ -1,0 +1,158 @@
+-- SPDX-License-Identifier: MIT
+-- What a verb over many items is asked to do: its arguments and options,
+-- checked, with everything decided that can be before a process exists.
+
+local core = require "fork_map.core"
+local options = require "fork_map.options"
+
+local M = {}
+
+-- Options that have no meaning without a process of its own.
+local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
+
+---@class fork_map.Plan
+---@field engine fork_map.Engine
+---@field opts table all options, checked
+---@field prepared fork_map.core.Options
+---@field list table? nil: the items are the numbers 1 to n
+---@field n integer
+---@field fn function
+---@field workers integer 0: inline
+
+-- How many workers the text or number of option `workers` stands for.
+local function count_workers(spec)
+  if math.type(spec) == "integer" then
+    return spec
+  end
+  local auto = options.auto_workers()
+  local percent = spec:match("^(%d+)%%$")
+  if percent then
+    return math.max(1, auto * math.tointeger(tonumber(percent)) // 100)
+  end
+  local less = spec:match("^auto%-(%d+)$")
+  return math.max(1, auto - math.tointeger(tonumber(less or 0)))
+end
+
+local function find_process_option(opts)
+  for _, name in ipairs(NEEDS_PROCESS) do
+    local value = opts[name]
+    if value and value ~= "inherit" and value ~= 0 then
+      return name
+    end
+  end
+  if opts.isolate and opts.isolate ~= "worker" then
+    return "isolate"
+  end
+end
+
+---@param opts table
+---@return integer? workers
+---@return string? text what is wrong
+local function decide_workers(opts)
+  local is_nested = core.worker() ~= nil
+  local needs = find_process_option(opts)
+  if is_nested and not needs and opts.nested ~= "fork" then
+    return 0
+  end
+  local workers = count_workers(opts.workers or "auto")
+  if workers == 0 and needs then
+    local text = 'fork_map: option "%s" needs a process, and workers = 0 makes none'
+    return nil, text:format(needs)
+  end
+  return workers
+end
+
+---The items of `list`: a table 1..n, with its length in `n` if it has holes, or
+---a number n that stands for the numbers 1 to n.
+---@return table? list
+---@return integer|string n or what is wrong
+local function read_list(verb, list)
+  if math.type(list) then
+    local n = math.tointeger(list)
+    if n and n >= 0 then
+      return nil, n
+    end
+    return nil, ("fork_map.%s: a number of items must be an integer, 0 or more"):format(verb)
+  end
+  if type(list) ~= "table" then
+    return nil, ("fork_map.%s: a list is expected, not a %s"):format(verb, type(list))
+  end
+  local n = rawget(list, "n")
+  if n == nil then
+    n = #list
+  end
+  if not math.tointeger(n) or n < 0 then
+    return nil, ('fork_map.%s: the list\'s field "n" must be an integer, 0 or more'):format(verb)
+  end
+  return list, math.tointeger(n)
+end
+
+local REFUSALS = {
+  callback = "fork_map.%s: cannot wait inside a callback of the engine",
+  finalizer = "fork_map.%s: cannot start a child inside a __gc metamethod",
+}
+
+---@param verb string
+---@param target { engine: fork_map.Engine, opts: table }
+---@param list any
+---@param fn any
+---@param opts table?
+---@param defaults table? of the verb
+---@return fork_map.Plan?
+---@return string? text what is wrong
+function M.make(verb, target, list, fn, opts, defaults)
+  local items, n = read_list(verb, list)
+  if type(n) == "string" then
+    return nil, n
+  elseif type(fn) ~= "function" then
+    return nil, ("fork_map.%s: a function is expected, not a %s"):format(verb, type(fn))
+  end
+  local checked, text = options.check_map(opts == nil and {} or opts)
+  if not checked then
+    return nil, text
+  end
+  local all = options.merge(options.merge(defaults or {}, target.opts), checked)
+  local workers, prepared
+  workers, text = decide_workers(all)
+  if not workers then
+    return nil, text
+  end
+  prepared, text = options.prepare(all)
+  if not prepared then
+    return nil, text
+  end
+  local refusal = REFUSALS[core.engine_state(target.engine.core)]
+  if refusal and workers > 0 then
+    return nil, refusal:format(verb)
+  end
+  return {
+    engine = target.engine, opts = all, prepared = prepared, list = items, n = n, fn = fn,
+    workers = workers,
+  }
+end
+
+---The form that core.map_new() takes.
+---@param plan fork_map.Plan
+---@param more table
+---@return table
+function M.core_opts(plan, more)
+  local opts = plan.opts
+  local chunk = opts.chunk
+  local flat = {
+    n = plan.n, workers = plan.workers, isolate = opts.isolate, max_tasks = opts.max_tasks,
+    max_rss = opts.max_rss, max_active = opts.max_active or nil,
+    deadline = opts.deadline or nil, init = opts.init or nil, exit = opts.exit or nil,
+    stops_at_failure = opts.on_error ~= "collect",
+  }
+  if type(chunk) == "table" then
+    flat.chunk_min, flat.chunk_max = chunk.min, chunk.max
+  elseif chunk ~= "auto" then
+    flat.chunk_min, flat.chunk_max = chunk, chunk
+  end
+  for name, value in pairs(more) do
+    flat[name] = value
+  end
+  return flat
+end
+
+return M

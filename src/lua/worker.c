@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A worker of a map of Lua items, in its process: calls the user's function for
+ * one item after the other, and writes each result straight into the ring.
+ *
+ * One protected call serves as many items as end well.  When one raises, the
+ * failure is told and another protected call goes on with the next.
+ */
+#include <errno.h>
+#include <string.h>
+#include <lauxlib.h>
+#include "lua/job.h"
+#include "lua/map.h"
+#include "lua/values.h"
+#include "os/sys.h"
+#include "wire/buffer.h"
+
+/* Detail of a failure without a raised value. */
+#define NO_FORMAT 0xff
+
+/* ----------------------------------------------------------------- results */
+
+static int put_integer(struct fm_worker *worker, lua_Integer n)
+{
+    return fm__worker_put_scalar(worker, FM__RECORD_INTEGER, (uint64_t)n);
+}
+
+static int put_number(struct fm_worker *worker, lua_Number x)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return fm__worker_put_scalar(worker, FM__RECORD_NUMBER, bits);
+}
+
+static int put_failure(struct fm_worker *worker, unsigned kind,
+                       const char *first, const char *second)
+{
+    int rc;
+
+    fm__worker_begin(worker);
+    rc = fm__worker_write_texts(worker, first, second);
+    return rc < 0 ? rc : fm__worker_end(worker, kind, NO_FORMAT);
+}
+
+static int put_too_long(struct fm_worker *worker)
+{
+    return put_failure(worker, FM__RECORD_EXCEED, "result",
+                       "the item exceeded limits.result");
+}
+
+static int put_string(lua_State *L, struct fm_worker *worker, int idx)
+{
+    size_t len;
+    const char *s = lua_tolstring(L, idx, &len);
+    int rc;
+
+    fm__worker_begin(worker);
+    rc = fm__sink_write(&worker->sink, s, len);
+    if (rc == 0)
+        rc = fm__worker_end(worker, FM__RECORD_VALUE, FML_FORMAT_STRING);
+    return rc == FM_ELIMIT ? put_too_long(worker) : rc;
+}
+
+/* Any value, by the codec. */
+static int put_encoded(lua_State *L, const struct fmL_job *job, int idx)
+{
+    struct fm_worker *worker = job->worker;
+    int rc;
+
+    fm__worker_begin(worker);
+    rc = fmL_encode(L, idx, 1, &job->call->options->codec, &worker->sink,
+                    "result");
+    if (rc == 0)
+        rc = fm__worker_end(worker, FM__RECORD_VALUE, (unsigned)worker->format);
+    if (rc == FM_EENCODE)
+        return put_failure(worker, FM__RECORD_REFUSE, lua_tostring(L, -2),
+                           lua_tostring(L, -1));
+    return rc == FM_ELIMIT ? put_too_long(worker) : rc;
+}
+
+/* What every codec of ours carries alike needs none.  JSON has no NaN, and its
+ * strings are UTF-8: those are left to it. */
+static int put_value(lua_State *L, const struct fmL_job *job, int idx)
+{
+    enum fmL_codec_kind codec = job->call->options->codec.kind;
+    struct fm_worker *worker = job->worker;
+
+    if (codec > FML_CODEC_LUA)
+        return put_encoded(L, job, idx);
+    switch (lua_type(L, idx)) {
+    case LUA_TNIL:
+        return fm__worker_put_scalar(worker, FM__RECORD_NIL, 0);
+    case LUA_TBOOLEAN:
+        return fm__worker_put_scalar(
+            worker, lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE,
+            0);
+    case LUA_TNUMBER: {
+        lua_Number x;
+
+        if (lua_isinteger(L, idx))
+            return put_integer(worker, lua_tointeger(L, idx));
+        x = lua_tonumber(L, idx);
+        if (codec == FML_CODEC_JSON && x - x != 0)
+            return put_encoded(L, job, idx);
+        return put_number(worker, x);
+    }
+    case LUA_TSTRING:
+        if (codec != FML_CODEC_JSON)
+            return put_string(L, worker, idx);
+        return put_encoded(L, job, idx);
+    default:
+        return put_encoded(L, job, idx);
+    }
+}
+
+static int put_result(lua_State *L, const struct fmL_job *job, int idx)
+{
+    switch (job->map->want) {
+    case FML_WANT_VALUE:
+        break;
+    case FML_WANT_TRUTH:
+        return fm__worker_put_scalar(
+            job->worker,
+            lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE, 0);
+    case FML_WANT_NOTHING:
+        return fm__worker_put_scalar(job->worker, FM__RECORD_NIL, 0);
+    }
+    return put_value(L, job, idx);
+}
+
+/* -------------------------------------------------------------------- items */
+
+enum { AT_JOB = 1, AT_FN, AT_LIST, AT_RESULT };
+
+static void push_item(lua_State *L, const struct fmL_map *map,
+                      lua_Integer index)
+{
+    if (lua_isnil(L, AT_LIST))
+        lua_pushinteger(L, index);
+    else if (map->is_raw)
+        (void)lua_rawgeti(L, AT_LIST, index);
+    else
+        (void)lua_geti(L, AT_LIST, index);
+}
+
+static void seed_item(lua_State *L, const struct fmL_job *job)
+{
+    uint64_t seed[2];
+
+    fm_worker_get_seed(job->worker, seed);
+    fmL_job_seed(L, seed);
+}
+
+/* (job, fn, list) -> code: work on the item that the worker is in, and on all
+ * that follow. */
+static int work(lua_State *L)
+{
+    const struct fmL_job *job = lua_touserdata(L, AT_JOB);
+    struct fm_worker *worker = job->worker;
+    int rc;
+
+    do {
+        lua_Integer index = (lua_Integer)fm__worker_index(worker) + 1;
+
+        if (job->map->is_seeded)
+            seed_item(L, job);
+        lua_pushvalue(L, AT_FN);
+        push_item(L, job->map, index);
+        lua_pushinteger(L, index);
+        lua_call(L, 2, 1);
+        rc = put_result(L, job, AT_RESULT);
+        lua_settop(L, AT_LIST);
+        if (rc == 0)
+            rc = fm__worker_next(worker);
+    } while (rc > 0);
+    lua_pushinteger(L, rc);
+    return 1;
+}
+
+/* ---------------------------------------------------------------- failures */
+
+/* (job, value): append the raised value to the open failure.  Into a buffer
+ * first: an encoder begins by forgetting what was written. */
+static int append_value(lua_State *L)
+{
+    static const struct fmL_codec codec = FML_CODEC_INIT;
+    const struct fmL_job *job = lua_touserdata(L, 1);
+    struct fm__buffer_sink *sink = lua_touserdata(L, 3);
+    int rc;
+
+    rc = fmL_encode(L, 2, 1, &codec, &sink->sink, "value");
+    if (rc == 0)
+        rc = fm__buffer_sink_flush(sink);
+    if (rc == 0)
+        rc = fm__sink_write(&job->worker->sink, sink->buffer->data,
+                            sink->buffer->len);
+    lua_pushboolean(L, rc == 0);
+    return 1;
+}
+
+/* The item failed with the error object at `value`. */
+static int put_error(lua_State *L, struct fmL_job *job, int value)
+{
+    struct fm_worker *worker = job->worker;
+    struct fm__buffer_sink sink;
+    struct fm__buffer buffer;
+    unsigned format = NO_FORMAT;
+    int rc;
+
+    fmL_job_push_texts(L, value);
+    fm__worker_begin(worker);
+    rc = fm__worker_write_texts(worker, lua_tostring(L, -2),
+                                lua_tostring(L, -1));
+    if (rc < 0)
+        return rc;
+    if (fmL_job_sends_value(L, value)) {
+        fm__buffer_init(&buffer, FML_TEXT_MAX << 8);
+        fm__buffer_sink_init(&sink, &buffer);
+        lua_pushcfunction(L, append_value);
+        lua_pushlightuserdata(L, job);
+        lua_pushvalue(L, value);
+        lua_pushlightuserdata(L, &sink);
+        if (lua_pcall(L, 3, 1, 0) == LUA_OK && lua_toboolean(L, -1))
+            format = (unsigned)sink.format;
+        fm__buffer_done(&buffer);
+    }
+    return fm__worker_end(worker, FM__RECORD_FAIL, format);
+}
+
+/* (job): protected put_error() of the error object at 2. */
+static int tell_error(lua_State *L)
+{
+    lua_pushinteger(L, put_error(L, lua_touserdata(L, 1), 2));
+    return 1;
+}
+
+/* The item failed with this status and the error object on the top, which is
+ * popped.  The item before the last record is closed then. */
+static int fail_item(lua_State *L, struct fmL_job *job, int status)
+{
+    int64_t limit = job->heap.limit;
+    int rc;
+
+    if (job->worker->said) { /* said all, then failed to go on */
+        lua_pop(L, 1);
+        return FM_ECLOSED;
+    }
+    if (fmL_job_is_out_of_memory(L, job, status)) {
+        lua_pop(L, 1);
+        job->heap.hit = false;
+        rc = put_failure(job->worker, FM__RECORD_EXCEED, "memory",
+                         "the item exceeded limits.memory");
+        (void)lua_gc(L, LUA_GCCOLLECT, 0);
+        return rc;
+    }
+    fmL_heap_lift(&job->heap);
+    lua_pushcfunction(L, tell_error);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, job);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 2, 1, 0) == LUA_OK)
+        rc = (int)lua_tointeger(L, -1);
+    else
+        rc = put_failure(job->worker, FM__RECORD_FAIL, "not enough memory",
+                         NULL);
+    lua_pop(L, 1);
+    job->heap.limit = limit;
+    lua_pushboolean(L, 0);
+    fmL_keep(L, FML_KEPT_TRACEBACK);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- the body */
+
+/* Places on the thread, behind the message handler. */
+#define AT(slot) ((slot) + 1)
+
+static int call_hook(lua_State *L, struct fmL_job *job, int slot)
+{
+    int status;
+
+    if (lua_isnil(L, AT(slot)))
+        return LUA_OK;
+    lua_pushvalue(L, AT(slot));
+    status = lua_pcall(L, 0, 0, 1);
+    if (status != LUA_OK)
+        fmL_job_report(L, job, status);
+    return status;
+}
+
+static int work_on_all(lua_State *L, struct fmL_job *job)
+{
+    uint64_t index;
+    int rc;
+
+    while ((rc = fm_worker_next(job->worker, &index)) > 0) {
+        int status;
+
+        lua_pushcfunction(L, work);
+        lua_pushlightuserdata(L, job);
+        lua_pushvalue(L, AT(FML_WORK_FN));
+        lua_pushvalue(L, AT(FML_WORK_LIST));
+        status = lua_pcall(L, 3, 1, 1);
+        if (status == LUA_OK) {
+            rc = (int)lua_tointeger(L, -1);
+            lua_pop(L, 1);
+        } else {
+            rc = fail_item(L, job, status);
+            if (rc == 0)
+                continue;
+        }
+        if (rc <= 0)
+            break;
+    }
+    return rc;
+}
+
+/* (job, fn, list, init, exit) -> code */
+static int run(lua_State *L)
+{
+    struct fmL_job *job = lua_touserdata(L, 1);
+    int rc = 0;
+
+    lua_settop(L, AT(FML_WORK_SLOTS));
+    lua_pushcfunction(L, fmL_job_on_error);
+    lua_replace(L, 1);
+    fmL_job_begin(L, job);
+    if (call_hook(L, job, FML_WORK_INIT) == LUA_OK) {
+        rc = work_on_all(L, job);
+        if (rc == 0)
+            (void)call_hook(L, job, FML_WORK_EXIT);
+    }
+    lua_pushinteger(L, rc);
+    return 1;
+}
+
+int fmL_run_worker(fm_worker *worker, void *ud)
+{
+    const struct fmL_map *map = ud;
+    struct fmL_job job;
+
+    job.child = fm_worker_get_child(worker);
+    job.call = &map->call;
+    job.worker = worker;
+    job.map = map;
+    return fmL_job_run(&job, run);
+}
+
+/* -------------------------------------------------------- for the functions */
+
+/* worker() -> id, pid, index, attempt | nil: where this runs, in a child */
+static int l_worker(lua_State *L)
+{
+    const struct fmL_job *job = fmL_get_job(L);
+
+    if (job == NULL)
+        return 0;
+    lua_pushinteger(L, job->worker ? fm_worker_get_id(job->worker) : 1);
+    lua_pushinteger(L, fm__sys.getpid());
+    if (job->worker != NULL && !job->worker->said)
+        lua_pushinteger(L, (lua_Integer)fm__worker_index(job->worker) + 1);
+    else
+        lua_pushnil(L);
+    lua_pushinteger(L, job->worker ? fm_worker_get_attempt(job->worker)
+                                   : fm_child_get_attempt(job->child));
+    return 4;
+}
+
+/* cancelled() -> boolean */
+static int l_cancelled(lua_State *L)
+{
+    const struct fmL_job *job = fmL_get_job(L);
+
+    lua_pushboolean(L, job != NULL && fm_child_is_cancelled(job->child));
+    return 1;
+}
+
+/* Encode the value at 1 as the payload of a record of this kind.  Raises what
+ * cannot cross. */
+static void put_aside(lua_State *L, const struct fmL_job *job, unsigned kind)
+{
+    struct fm_worker *worker = job->worker;
+    int rc;
+
+    if (worker->open != NULL || worker->total > 0)
+        luaL_error(L, "fork_map: not from within a codec");
+    lua_settop(L, 1);
+    rc =
+        fmL_encode(L, 1, 1, &job->call->options->codec, &worker->sink, "value");
+    if (rc == FM_EENCODE) {
+        const char *path = lua_tostring(L, -2);
+
+        fm__worker_begin(worker);
+        luaL_error(L, "fork_map: %s: %s", path, lua_tostring(L, -1));
+    }
+    if (rc == 0)
+        rc = fm__worker_end(worker, kind, (unsigned)worker->format);
+    if (rc < 0) {
+        fm__worker_begin(worker);
+        luaL_error(L, "fork_map: %s", fm_strerror(rc));
+    }
+}
+
+/* emit(value) -> true when it was sent */
+static int l_emit(lua_State *L)
+{
+    const struct fmL_job *job = fmL_get_job(L);
+
+    luaL_checkany(L, 1);
+    if (job == NULL || job->worker == NULL || job->worker->said)
+        return 0;
+    put_aside(L, job, FM__RECORD_EVENT);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* stop(value): end the whole map; never comes back in a worker */
+static int l_stop(lua_State *L)
+{
+    const struct fmL_job *job = fmL_get_job(L);
+
+    if (job == NULL || job->worker == NULL || job->worker->said)
+        return 0;
+    lua_settop(L, 1);
+    put_aside(L, job, FM__RECORD_STOP);
+    fm_child_exit(job->child, 0);
+    return 0;
+}
+
+/* Say which item is being folded: to the parent, or in the table at 7. */
+static void note_item(lua_State *L, const struct fmL_job *job, lua_Integer i)
+{
+    if (!lua_isnil(L, 7)) {
+        lua_pushinteger(L, i);
+        lua_rawseti(L, 7, 1);
+    } else if (job != NULL && job->worker != NULL) {
+        fm_worker_set_detail(job->worker, (uint64_t)i);
+    }
+}
+
+/* fold(fn, acc, list, first, last, skip [, at]) -> acc: fn(acc, item, i) for
+ * each of the items first to last but those in the table `skip`; at[1] is the
+ * one that it is at */
+static int l_fold(lua_State *L)
+{
+    const struct fmL_job *job = fmL_get_job(L);
+    lua_Integer first = luaL_checkinteger(L, 4);
+    lua_Integer last = luaL_checkinteger(L, 5);
+    lua_Integer i;
+
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_checktype(L, 6, LUA_TTABLE);
+    lua_settop(L, 7);
+    for (i = first; i <= last; i++) {
+        bool is_skipped = lua_rawgeti(L, 6, i) != LUA_TNIL;
+
+        lua_settop(L, 7);
+        if (is_skipped)
+            continue;
+        note_item(L, job, i);
+        lua_pushvalue(L, 1);
+        lua_pushvalue(L, 2);
+        if (lua_isnil(L, 3))
+            lua_pushinteger(L, i);
+        else
+            (void)lua_geti(L, 3, i);
+        lua_pushinteger(L, i);
+        lua_call(L, 3, 1);
+        lua_replace(L, 2);
+    }
+    lua_settop(L, 2);
+    return 1;
+}
+
+void fmL_open_worker(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"worker", l_worker},       {"emit", l_emit}, {"stop", l_stop},
+        {"cancelled", l_cancelled}, {"fold", l_fold}, {NULL, NULL}};
+
+    luaL_setfuncs(L, functions, 0);
+}
