@@ -495,7 +495,7 @@ FM_API fm_child *fm_child_current(void);
 enum fm_isolate {
     FM_ISOLATE_WORKER, /* a worker, which works on many items (default) */
     FM_ISOLATE_CHUNK,  /* each claim of items */
-    FM_ISOLATE_ITEM    /* each item: a child of the worker */
+    FM_ISOLATE_ITEM    /* each item: the body calls fm_worker_run_item() */
 };
 
 /** What an item's outcome is. */
@@ -644,6 +644,17 @@ FM_API int fm_worker_stop(fm_worker *worker, const void *data, size_t len,
 /** Publish where in its item the worker is, for `detail` of a failure: a number
  * of the body's own. */
 FM_API void fm_worker_set_detail(fm_worker *worker, uint64_t detail);
+
+/**
+ * Run `fn(child, ud)` in a child of the worker's own; what becomes of it is the
+ * outcome of the item that the worker is in.  The time limit, the limits and
+ * the seed of the map's job options are those of this child when the map has
+ * FM_ISOLATE_ITEM.
+ *
+ * Returns 0, also when the child failed, or FM_ECLOSED, or the negative code
+ * of an engine that cannot be made.
+ */
+FM_API int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud);
 
 /** The number of the worker: 1, 2, … */
 FM_API unsigned fm_worker_get_id(const fm_worker *worker);

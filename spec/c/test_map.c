@@ -394,3 +394,52 @@ TEST(no_more_items_begin_than_may_be_active)
     check_all(0);
     fm_engine_free(engine);
 }
+
+/* ------------------------------------------------- a process for each item */
+
+static int item_alone(fm_child *child, void *ud)
+{
+    uint64_t index = *(uint64_t *)ud;
+    uint64_t value = answer(index);
+
+    atomic_fetch_add(&run.ran[index], 1);
+    if (index % 10 == 3)
+        (void)raise(SIGKILL);
+    if (index % 10 == 5)
+        return fm_child_fail(child, "five", "there");
+    if (index % 10 == 7) {
+        for (;;)
+            (void)pause();
+    }
+    return fm_child_write(child, &value, sizeof value);
+}
+
+static int run_alone(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    while ((rc = fm_worker_next(worker, &index)) > 0)
+        CHECK_INT(fm_worker_run_item(worker, item_alone, &index), 0);
+    return rc;
+}
+
+TEST(each_item_can_have_its_own_process)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(40, 2, run_alone);
+
+    opts.isolate = FM_ISOLATE_ITEM;
+    opts.job.timeout_ns = 50 * MS;
+    run_map(engine, &opts);
+    for (uint64_t i = 0; i < 40; i++) {
+        static const enum fm_kind kinds[] = {
+            [3] = FM_SIGNAL, [5] = FM_ERROR, [7] = FM_TIMEOUT, [9] = FM_VALUE};
+
+        CHECK_INT(run.kinds[i], kinds[i % 10]);
+        CHECK_INT(run.ran[i], 1);
+    }
+    check_all(12);
+    fm_engine_free(engine);
+}

@@ -55,6 +55,12 @@ static void take_opts(fm_map *map, const struct fm_map_opts *opts)
     own->job.ud_free = NULL;
 }
 
+/* Items with a process of their own are timed by their worker. */
+static bool times_items(const fm_map *map)
+{
+    return map->opts.job.timeout_ns > 0 && map->opts.isolate != FM_ISOLATE_ITEM;
+}
+
 static void brief(fm_map *map, struct fm__member *member, unsigned id)
 {
     const struct fm_map_opts *opts = &map->opts;
@@ -69,7 +75,7 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->chunk_max = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
     crew->adapts = opts->chunk_max != opts->chunk_min;
     crew->eager = opts->eager;
-    crew->timed = opts->job.timeout_ns > 0;
+    crew->timed = times_items(map);
     crew->limit = opts->job.limits.result;
     crew->max_tasks = opts->max_tasks;
     crew->max_rss = opts->max_rss;
@@ -133,6 +139,10 @@ static int hire(struct fm__member *member)
 
     opts.timeout_ns = 0;
     opts.retries = 0;
+    if (map->opts.isolate == FM_ISOLATE_ITEM) {
+        memset(&opts.limits, 0, sizeof opts.limits);
+        opts.limits.result = map->opts.job.limits.result;
+    }
     map->refs++;
     map->n_living++;
     rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
@@ -317,7 +327,7 @@ static void tend_running(fm_map *map, int64_t now)
         fail_at_deadline(map);
         return;
     }
-    if (map->opts.job.timeout_ns > 0)
+    if (times_items(map))
         time_items(map, now);
     fm__ledger_hand_out(map, now);
     if (has_work_to_give(map))

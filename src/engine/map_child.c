@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A map in the process of one of its workers: the job that runs its body, and
  * the verbs of the body. */
+#include <errno.h>
 #include <string.h>
 
 #include "engine/bind.h"
@@ -18,6 +19,7 @@ int fm__member_main(fm_child *child, void *ud)
 
     (void)fm__memory_inherit(member->crew.board, FM__BOARD_SIZE, false);
     fm__worker_init(&worker, child, &member->crew);
+    worker.opts = opts;
     rc = opts->fn(&worker, opts->ud);
     return rc == FM_ECLOSED ? 0 : rc;
 }
@@ -87,6 +89,123 @@ int fm_worker_stop(fm_worker *worker, const void *data, size_t len, int format)
 void fm_worker_set_detail(fm_worker *worker, uint64_t detail)
 {
     atomic_store_explicit(&worker->post->detail, detail, memory_order_relaxed);
+}
+
+/* ------------------------------------------------- items with own processes */
+
+static void ignore_warning(const char *message, void *ud)
+{
+    (void)message;
+    (void)ud;
+}
+
+static int open_engine(fm_worker *worker)
+{
+    struct fm_engine_opts opts = FM_ENGINE_OPTS_INIT;
+
+    if (worker->engine)
+        return 0;
+    /* The map was within its bounds, which are the host's affair; here there is
+     * one thread. */
+    opts.max_children = 1;
+    opts.max_depth = fm__child_depth() + 1;
+    opts.on_threads = FM_THREADS_IGNORE;
+    opts.on_warning = ignore_warning;
+    return fm_engine_new(&opts, &worker->engine);
+}
+
+/* What of the map's options is the item's process's; the worker has the
+ * others, and its descriptors are those that it may have. */
+static struct fm_job_opts item_opts(const fm_worker *worker)
+{
+    const struct fm_job_opts *all = &worker->opts->job;
+    struct fm_job_opts opts;
+
+    memset(&opts, 0, sizeof opts);
+    opts.name = all->name;
+    opts.grace_ns = all->grace_ns;
+    if (worker->opts->isolate == FM_ISOLATE_ITEM) {
+        opts.timeout_ns = all->timeout_ns;
+        opts.limits = all->limits;
+    }
+    opts.limits.result = all->limits.result;
+    opts.has_seed = all->has_seed;
+    opts.seed = all->seed;
+    opts.seed_index = fm__worker_index(worker);
+    opts.keep_stdin = true;
+    return opts;
+}
+
+static void fill_end(struct fm__item_end *end, const struct fm_outcome *outcome)
+{
+    memset(end, 0, sizeof *end);
+    end->kind = (int32_t)outcome->kind;
+    end->error_code = outcome->error_code;
+    end->signal = outcome->signal;
+    end->exit_code = outcome->exit_code;
+    end->pid = outcome->pid;
+    end->wall_ns = outcome->usage.wall_ns;
+    end->user_ns = outcome->usage.user_ns;
+    end->sys_ns = outcome->usage.sys_ns;
+    end->max_rss = outcome->usage.max_rss;
+    end->is_known = outcome->last.known;
+    end->elapsed_ns = outcome->last.elapsed_ns;
+    memcpy(end->where, outcome->last.where,
+           strnlen(outcome->last.where, sizeof end->where - 1));
+}
+
+static const char *second_text(const struct fm_outcome *outcome)
+{
+    if (outcome->path)
+        return outcome->path;
+    return outcome->limit ? outcome->limit : outcome->traceback;
+}
+
+/* Pass on what became of the item's process. */
+static int report(fm_worker *worker, const struct fm_outcome *outcome)
+{
+    struct fm__sink *sink = &worker->sink;
+    struct fm__item_end end;
+    int rc;
+
+    fm__worker_begin(worker);
+    if (outcome->kind == FM_VALUE) {
+        rc = fm__sink_write(sink, outcome->data, outcome->len);
+        return rc < 0 ? rc
+                      : fm__worker_end(worker, FM__RECORD_VALUE,
+                                       (unsigned)outcome->format & 0xff);
+    }
+    fill_end(&end, outcome);
+    rc = fm__worker_write_texts(worker, outcome->message, second_text(outcome));
+    if (rc == 0)
+        rc = fm__sink_write(sink, &end, sizeof end);
+    if (rc == 0 && outcome->kind == FM_ERROR)
+        rc = fm__sink_write(sink, outcome->data, outcome->len);
+    return rc < 0 ? rc
+                  : fm__worker_end(worker, FM__RECORD_ENDED,
+                                   (unsigned)outcome->format & 0xff);
+}
+
+int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
+{
+    struct fm_job_opts opts = item_opts(worker);
+    fm_future *future;
+    int rc = open_engine(worker);
+
+    if (rc == 0)
+        rc = fm_spawn(worker->engine, &opts, fn, ud, &future);
+    if (rc < 0)
+        return rc;
+    while (fm_future_get_state(future) != FM_SETTLED) {
+        rc = fm_engine_step(worker->engine, -1);
+        if (rc < 0 && rc != -EINTR)
+            break;
+    }
+    rc = FM_ECLOSED;
+    if (fm_future_get_state(future) == FM_SETTLED)
+        rc = report(worker, fm_future_get_outcome(future));
+    fm_future_unref(future);
+    return rc;
 }
 
 unsigned fm_worker_get_id(const fm_worker *worker)

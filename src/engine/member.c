@@ -117,6 +117,63 @@ static void fail_item(struct fm__member *member, struct fm_outcome *outcome,
         fm__map_deliver(map, &item);
 }
 
+/* Texts that a worker says its own child has said. */
+static void set_end_texts(struct fm_outcome *outcome, struct texts *texts)
+{
+    outcome->message = texts->first;
+    if (outcome->kind == FM_ENCODE)
+        outcome->path = texts->second;
+    else if (outcome->kind == FM_LIMIT)
+        outcome->limit = texts->second;
+    else if (texts->second[0])
+        outcome->traceback = texts->second;
+}
+
+static void set_last(struct fm_last *last, const struct fm__item_end *end)
+{
+    size_t len = strnlen(end->where, sizeof last->where - 1);
+
+    last->known = end->is_known != 0;
+    last->elapsed_ns = end->elapsed_ns;
+    last->max_rss = end->max_rss;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)end->where[i];
+
+        last->where[i] = c < ' ' || c == 0x7f ? '?' : (char)c;
+    }
+    last->where[len] = '\0';
+}
+
+/* The item had a process of its own, of which its worker tells. */
+static bool take_item_end(struct texts *texts, struct fm_outcome *outcome)
+{
+    struct fm__item_end end;
+
+    if (texts->len < sizeof end)
+        return false;
+    memcpy(&end, texts->rest, sizeof end);
+    texts->rest += sizeof end;
+    texts->len -= sizeof end;
+    if (end.kind <= FM_VALUE || end.kind >= FM_KIND_COUNT)
+        return false;
+    outcome->kind = (enum fm_kind)end.kind;
+    outcome->error_code = end.error_code;
+    outcome->signal = end.signal;
+    outcome->exit_code = end.exit_code;
+    outcome->pid = (pid_t)end.pid;
+    outcome->usage.wall_ns = end.wall_ns;
+    outcome->usage.user_ns = end.user_ns;
+    outcome->usage.sys_ns = end.sys_ns;
+    outcome->usage.max_rss = end.max_rss;
+    set_end_texts(outcome, texts);
+    set_last(&outcome->last, &end);
+    if (outcome->kind == FM_ERROR) {
+        outcome->data = texts->rest;
+        outcome->len = texts->len;
+    }
+    return true;
+}
+
 static int take_failure(struct fm__member *member, const struct fm__record *r)
 {
     struct fm_outcome outcome;
@@ -125,6 +182,8 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
     if (!fm__member_has_claim(member) || !cut_texts(member, &texts))
         return FM_EPROTOCOL;
     describe(member, &outcome);
+    if (r->kind == FM__RECORD_ENDED && !take_item_end(&texts, &outcome))
+        return FM_EPROTOCOL;
     switch (r->kind) {
     case FM__RECORD_FAIL:
         outcome.kind = FM_ERROR;
@@ -138,6 +197,9 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
         outcome.kind = FM_ENCODE;
         outcome.path = texts.first;
         outcome.message = texts.second;
+        break;
+    case FM__RECORD_ENDED:
+        outcome.format = (int)r->detail;
         break;
     default:
         outcome.kind = FM_LIMIT;

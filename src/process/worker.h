@@ -53,6 +53,8 @@ struct fm_worker {
     uint64_t total;      /* bytes of the pieces before */
     int format;
     uint64_t n_done, n_claims;
+    fm_engine *engine; /* of the items' own processes; NULL at first */
+    const struct fm_map_opts *opts;
 };
 
 void fm__worker_init(struct fm_worker *worker, fm_child *child,

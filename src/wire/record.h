@@ -18,6 +18,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* In FM__RECORD_ENDED, behind detail and texts: what became of the item's own
+ * process.  Kinds are those of fork_map.h. */
+struct fm__item_end {
+    int32_t kind, error_code, signal, exit_code;
+    int64_t pid;
+    int64_t wall_ns, user_ns, sys_ns;
+    uint64_t max_rss;
+    int64_t elapsed_ns;
+    uint32_t is_known; /* where it was seen last, */
+    char where[124];   /* terminated */
+};
+
 #define FM__RECORD_MAGIC 0xF0ABu
 #define FM__RECORD_HEAD 16
 
@@ -49,8 +61,8 @@ enum fm__record_kind {
                           raised value */
     FM__RECORD_REFUSE, /* u64 detail, texts path and message */
     FM__RECORD_EXCEED, /* u64 detail, texts limit and message */
-    FM__RECORD_ENDED,  /* struct fm__item_end, its texts, the raised value:
-                          what became of the item's own process */
+    FM__RECORD_ENDED,  /* u64 detail, texts message and traceback, path or
+                          limit; struct fm__item_end; the raised value */
     FM__RECORD_EVENT,  /* fm_worker_emit() */
     FM__RECORD_STOP,   /* the whole map ends, with this value */
     FM__RECORD_KINDS
