@@ -53,8 +53,10 @@ struct fmL_call {
     struct fmL_call *next_idle; /* in fmL_engine.idle */
     lua_State *thread;          /* holds the function and its arguments */
     const struct fmL_options *options;
-    char home[LUA_IDSIZE]; /* where the function is defined: source, */
-    int home_line;         /* line */
+    const struct fmL_map *map; /* whose item it is, or NULL, */
+    const fm_worker *place;    /* and in which worker */
+    char home[LUA_IDSIZE];     /* where the function is defined: source, */
+    int home_line;             /* line */
 };
 
 struct fmL_engine {

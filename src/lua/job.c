@@ -14,6 +14,7 @@
 #include <lauxlib.h>
 #include "lua/job.h"
 #include "lua/leave.h"
+#include "lua/map.h"
 #include "lua/values.h"
 
 struct fmL_job *fmL_current_job(void)
@@ -203,6 +204,19 @@ void fmL_job_begin(lua_State *L, struct fmL_job *job)
     fmL_hooks_run_child(L);
 }
 
+/* Of an item its first value counts, or whether that is true. */
+static void trim_results(lua_State *L, const struct fmL_map *map)
+{
+    lua_settop(L, 2);
+    if (map->want == FML_WANT_TRUTH) {
+        lua_pushboolean(L, lua_toboolean(L, 2));
+        lua_replace(L, 2);
+    } else if (map->want == FML_WANT_NOTHING) {
+        lua_pushnil(L);
+        lua_replace(L, 2);
+    }
+}
+
 /* (job, fn, args…) -> code: the whole job. */
 static int run(lua_State *L)
 {
@@ -215,6 +229,8 @@ static int run(lua_State *L)
     lua_replace(L, 1);
     fmL_job_begin(L, job);
     status = lua_pcall(L, n, LUA_MULTRET, 1);
+    if (status == LUA_OK && job->map != NULL)
+        trim_results(L, job->map);
     if (status == LUA_OK)
         rc = send_results(L, job, 2);
     else
@@ -289,6 +305,7 @@ int fmL_run_job(fm_child *child, void *ud)
     job.child = child;
     job.call = ud;
     job.worker = NULL;
-    job.map = NULL;
+    job.place = job.call->place;
+    job.map = job.call->map;
     return fmL_job_run(&job, run);
 }

@@ -18,7 +18,8 @@ struct fmL_map;
 struct fmL_job {
     fm_child *child;
     const struct fmL_call *call;
-    fm_worker *worker; /* of a map, or NULL: */
+    fm_worker *worker;      /* of a map that runs here, or NULL */
+    const fm_worker *place; /* the same, or that which this item is of */
     const struct fmL_map *map;
     lua_State *thread;      /* runs the function */
     lua_State *main_thread; /* of the same Lua state */

@@ -178,6 +178,37 @@ static int work(lua_State *L)
     return 1;
 }
 
+/* ------------------------------------------- items with processes of their own
+ */
+
+/* (job, fn, list, thread) -> code: as work(), each item in a child, on the
+ * thread, which is fresh there every time. */
+static int work_apart(lua_State *L)
+{
+    const struct fmL_job *job = lua_touserdata(L, AT_JOB);
+    struct fm_worker *worker = job->worker;
+    struct fmL_call call = *job->call;
+    int rc;
+
+    call.thread = lua_tothread(L, AT_LIST + 1);
+    call.map = job->map;
+    call.place = worker;
+    do {
+        lua_Integer index = (lua_Integer)fm__worker_index(worker) + 1;
+
+        lua_pushvalue(L, AT_FN);
+        push_item(L, job->map, index);
+        lua_pushinteger(L, index);
+        lua_xmove(L, call.thread, 3);
+        rc = fm_worker_run_item(worker, fmL_run_job, &call);
+        lua_settop(call.thread, 0);
+        if (rc == 0)
+            rc = fm__worker_next(worker);
+    } while (rc > 0);
+    lua_pushinteger(L, rc);
+    return 1;
+}
+
 /* ---------------------------------------------------------------- failures */
 
 /* (job, value): append the raised value to the open failure.  Into a buffer
@@ -297,11 +328,12 @@ static int work_on_all(lua_State *L, struct fmL_job *job)
     while ((rc = fm_worker_next(job->worker, &index)) > 0) {
         int status;
 
-        lua_pushcfunction(L, work);
+        lua_pushcfunction(L, job->map->by_item ? work_apart : work);
         lua_pushlightuserdata(L, job);
         lua_pushvalue(L, AT(FML_WORK_FN));
         lua_pushvalue(L, AT(FML_WORK_LIST));
-        status = lua_pcall(L, 3, 1, 1);
+        lua_pushvalue(L, AT(FML_WORK_SLOTS + 1));
+        status = lua_pcall(L, 4, 1, 1);
         if (status == LUA_OK) {
             rc = (int)lua_tointeger(L, -1);
             lua_pop(L, 1);
@@ -316,6 +348,19 @@ static int work_on_all(lua_State *L, struct fmL_job *job)
     return rc;
 }
 
+/* The thread that items with a process of their own run on, or nil. */
+static void make_item_thread(lua_State *L, const struct fmL_map *map)
+{
+    lua_State *thread;
+
+    if (!map->by_item) {
+        lua_pushnil(L);
+        return;
+    }
+    thread = lua_newthread(L);
+    luaL_checkstack(thread, 2 * LUA_MINSTACK, NULL);
+}
+
 /* (job, fn, list, init, exit) -> code */
 static int run(lua_State *L)
 {
@@ -323,6 +368,7 @@ static int run(lua_State *L)
     int rc = 0;
 
     lua_settop(L, AT(FML_WORK_SLOTS));
+    make_item_thread(L, job->map);
     lua_pushcfunction(L, fmL_job_on_error);
     lua_replace(L, 1);
     fmL_job_begin(L, job);
@@ -343,6 +389,7 @@ int fmL_run_worker(fm_worker *worker, void *ud)
     job.child = fm_worker_get_child(worker);
     job.call = &map->call;
     job.worker = worker;
+    job.place = worker;
     job.map = map;
     return fmL_job_run(&job, run);
 }
@@ -353,17 +400,19 @@ int fmL_run_worker(fm_worker *worker, void *ud)
 static int l_worker(lua_State *L)
 {
     const struct fmL_job *job = fmL_get_job(L);
+    const struct fm_worker *place;
 
     if (job == NULL)
         return 0;
-    lua_pushinteger(L, job->worker ? fm_worker_get_id(job->worker) : 1);
+    place = job->place;
+    lua_pushinteger(L, place != NULL ? fm_worker_get_id(place) : 1);
     lua_pushinteger(L, fm__sys.getpid());
-    if (job->worker != NULL && !job->worker->said)
-        lua_pushinteger(L, (lua_Integer)fm__worker_index(job->worker) + 1);
+    if (place != NULL && !place->said)
+        lua_pushinteger(L, (lua_Integer)fm__worker_index(place) + 1);
     else
         lua_pushnil(L);
-    lua_pushinteger(L, job->worker ? fm_worker_get_attempt(job->worker)
-                                   : fm_child_get_attempt(job->child));
+    lua_pushinteger(L, place != NULL ? fm_worker_get_attempt(place)
+                                     : fm_child_get_attempt(job->child));
     return 4;
 }
 
