@@ -37,6 +37,7 @@ static bool settle_next(struct fm__member *member, struct fm_item *item)
 
 static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
 {
+    fm_map *map = member->map;
     struct fm_item item;
 
     if (!fm__member_has_claim(member) || member->pieces.len > 0)
@@ -47,8 +48,9 @@ static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
     item.data = NULL;
     item.len = 0;
     item.outcome = NULL;
+    item.detail = 0;
     if (settle_next(member, &item))
-        fm__map_deliver(member->map, &item);
+        fm__map_deliver(map, &item);
     return 0;
 }
 
@@ -327,6 +329,35 @@ struct batch {
     int rc;
 };
 
+/* What comes by the million: scalars in a row, values of the claim's items.
+ * Whatever else comes, and the first that comes, is left to take_record(). */
+static void take_scalars(struct fm__member *member, const struct batch *batch)
+{
+    fm_map *map = member->map;
+    struct fm_item item;
+
+    if (member->is_void || member->pieces.len > 0 || !member->is_fruitful)
+        return;
+    memset(&item, 0, sizeof item);
+    item.attempt = member->attempt;
+    while (member->taken + FM__RECORD_HEAD <= batch->len &&
+           fm__member_has_claim(member) && map->state == FM__MAP_RUNNING) {
+        const unsigned char *at = batch->data + member->taken;
+        struct fm__record r = fm__record_get(at);
+
+        if (r.magic != FM__RECORD_MAGIC || r.kind < FM__RECORD_NIL ||
+            r.kind > FM__RECORD_NUMBER)
+            return;
+        item.type = (enum fm_item_type)(FM_ITEM_NIL + r.kind - FM__RECORD_NIL);
+        memcpy(&item.u, &r.u, sizeof r.u);
+        item.index = member->first + member->done;
+        member->taken += FM__RECORD_HEAD; /* first: it may not come back */
+        member->done++;
+        map->n_settled++;
+        map->opts.on_item(map, &item, map->opts.cb_ud);
+    }
+}
+
 static void take_batch(void *arg)
 {
     struct batch *batch = arg;
@@ -340,6 +371,7 @@ static void take_batch(void *arg)
             batch->rc = FM_EPROTOCOL;
         } else if (fm__record_get_magic(at) == FM__RECORD_MAGIC) {
             batch->rc = take_record(member, at, len);
+            take_scalars(member, batch);
         } else {
             member->in_frames = true;
             return;

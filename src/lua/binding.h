@@ -106,7 +106,8 @@ enum fmL_kept {
     FML_KEPT_PARENT,
     FML_KEPT_CHILD,
     FML_KEPT_TRACEBACK, /* of the error that ended the job */
-    FML_KEPT_COUNT = FML_KEPT_TRACEBACK
+    FML_KEPT_BELOW_MAP, /* true in a worker of a map and below it */
+    FML_KEPT_COUNT = FML_KEPT_BELOW_MAP
 };
 
 /* module.c */
@@ -197,6 +198,10 @@ void fmL_open_error(lua_State *L);
 /* host.c */
 
 void fmL_open_host(lua_State *L);
+
+/* inline.c */
+
+void fmL_open_inline(lua_State *L);
 
 /* hooks.c */
 

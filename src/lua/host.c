@@ -37,6 +37,35 @@ static int l_own_pid(lua_State *L)
     return 1;
 }
 
+/* is_below_map() -> boolean: is this a worker of a map, or a child below one? */
+static int l_is_below_map(lua_State *L)
+{
+    lua_pushboolean(L, fmL_push_kept(L, FML_KEPT_BELOW_MAP) == LUA_TBOOLEAN &&
+                           lua_toboolean(L, -1));
+    return 1;
+}
+
+/* checksum(text, ...) -> integer: Fowler, Noll and Vo's hash of the texts and
+ * of their lengths, 64 bits */
+static int l_checksum(lua_State *L)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    int n = lua_gettop(L);
+    int i;
+
+    for (i = 1; i <= n; i++) {
+        size_t len, k;
+        const char *s = luaL_checklstring(L, i, &len);
+
+        for (k = 0; k < len; k++)
+            hash = (hash ^ (unsigned char)s[k]) * 0x100000001b3;
+        for (k = 0; k < sizeof len; k++)
+            hash = (hash ^ (len >> (8 * k) & 0xff)) * 0x100000001b3;
+    }
+    lua_pushinteger(L, (lua_Integer)hash);
+    return 1;
+}
+
 /* Lua 5.4 keeps the state of math.random, four words, in the first upvalue of
  * math.randomseed.  NULL when it is not there. */
 static void *random_words(lua_State *L)
@@ -90,6 +119,8 @@ void fmL_open_host(lua_State *L)
                                          {"count_cpus", l_count_cpus},
                                          {"is_terminal", l_is_terminal},
                                          {"own_pid", l_own_pid},
+                                         {"is_below_map", l_is_below_map},
+                                         {"checksum", l_checksum},
                                          {"random_state", l_random_state},
                                          {"random_seed", l_random_seed},
                                          {NULL, NULL}};

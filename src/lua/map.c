@@ -43,7 +43,7 @@ static size_t budget_of(const struct fmL_map *map)
 /* Log an item, as it has settled. */
 static void log_item(lua_State *L, struct fmL_map *map, lua_Integer index)
 {
-    if (lua_isnil(L, AT_LOG))
+    if (!map->has_log)
         return;
     lua_pushinteger(L, index);
     lua_rawseti(L, AT_LOG, ++map->n_log);

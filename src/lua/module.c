@@ -112,7 +112,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
 {
     luaL_checkversion(L);
     open_kept(L);
-    lua_createtable(L, 0, 24);
+    lua_createtable(L, 0, 64);
     fmL_open_error(L);
     fmL_open_engine(L);
     fmL_open_options(L);
@@ -120,6 +120,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_hooks(L);
     fmL_open_codec(L);
     fmL_open_host(L);
+    fmL_open_inline(L);
     fmL_open_map(L);
     fmL_open_worker(L);
     lua_pushcfunction(L, l_prepare);

@@ -88,6 +88,9 @@ static int put_value(lua_State *L, const struct fmL_job *job, int idx)
 
     if (codec > FML_CODEC_LUA)
         return put_encoded(L, job, idx);
+    /* What there may be millions of has the shortest way. */
+    if (lua_isinteger(L, idx))
+        return put_integer(worker, lua_tointegerx(L, idx, NULL));
     switch (lua_type(L, idx)) {
     case LUA_TNIL:
         return fm__worker_put_scalar(worker, FM__RECORD_NIL, 0);
@@ -96,11 +99,8 @@ static int put_value(lua_State *L, const struct fmL_job *job, int idx)
             worker, lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE,
             0);
     case LUA_TNUMBER: {
-        lua_Number x;
+        lua_Number x = lua_tonumber(L, idx);
 
-        if (lua_isinteger(L, idx))
-            return put_integer(worker, lua_tointeger(L, idx));
-        x = lua_tonumber(L, idx);
         if (codec == FML_CODEC_JSON && x - x != 0)
             return put_encoded(L, job, idx);
         return put_number(worker, x);
@@ -116,17 +116,13 @@ static int put_value(lua_State *L, const struct fmL_job *job, int idx)
 
 static int put_result(lua_State *L, const struct fmL_job *job, int idx)
 {
-    switch (job->map->want) {
-    case FML_WANT_VALUE:
-        break;
-    case FML_WANT_TRUTH:
-        return fm__worker_put_scalar(
-            job->worker,
-            lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE, 0);
-    case FML_WANT_NOTHING:
+    if (job->map->want == FML_WANT_VALUE)
+        return put_value(L, job, idx);
+    if (job->map->want == FML_WANT_NOTHING)
         return fm__worker_put_scalar(job->worker, FM__RECORD_NIL, 0);
-    }
-    return put_value(L, job, idx);
+    return fm__worker_put_scalar(
+        job->worker,
+        lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE, 0);
 }
 
 /* -------------------------------------------------------------------- items */
@@ -371,6 +367,8 @@ static int run(lua_State *L)
     make_item_thread(L, job->map);
     lua_pushcfunction(L, fmL_job_on_error);
     lua_replace(L, 1);
+    lua_pushboolean(L, 1);
+    fmL_keep(L, FML_KEPT_BELOW_MAP);
     fmL_job_begin(L, job);
     if (call_hook(L, job, FML_WORK_INIT) == LUA_OK) {
         rc = work_on_all(L, job);

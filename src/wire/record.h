@@ -70,6 +70,7 @@ enum fm__record_kind {
 
 /* A head in two words, so that a reader can load each once. */
 struct fm__record {
+    unsigned magic;
     unsigned kind;
     unsigned detail; /* 0 to 255 */
     uint32_t len;
@@ -105,7 +106,8 @@ static inline struct fm__record fm__record_get(const void *at)
     const volatile uint64_t *words = at;
     uint64_t word = words[0];
 
-    return (struct fm__record){.kind = (unsigned)(word >> 16) & 0xff,
+    return (struct fm__record){.magic = (unsigned)word & 0xffff,
+                               .kind = (unsigned)(word >> 16) & 0xff,
                                .detail = (unsigned)(word >> 24) & 0xff,
                                .len = (uint32_t)(word >> 32),
                                .u = words[1]};
