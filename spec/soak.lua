@@ -232,8 +232,10 @@ local function count(text, pattern)
 end
 
 local function take_stock()
-  collectgarbage()
-  collectgarbage()
+  -- A collection halves Lua's table of strings, where it is too large, once.
+  for _ = 1, 8 do
+    collectgarbage()
+  end
   local n_fds = 0
   for _ in pairs(sys.fds()) do
     n_fds = n_fds + 1
