@@ -142,10 +142,10 @@ end
 ---@param value any
 function M.emit(value)
   local item = inline.current()
-  if not item then
+  if item then
+    inline.emit(item, value)
+  else
     core.emit(value)
-  elseif item.on_event then
-    item.on_event(value, item.index)
   end
 end
 
@@ -153,8 +153,9 @@ end
 ---with `results.stopped = value`.
 ---@param value any
 function M.stop(value)
-  if inline.current() then
-    inline.stop(value)
+  local item = inline.current()
+  if item then
+    inline.stop(item, value)
   end
   core.stop(value)
   error("fork_map.stop: not in an item of a map", 2)

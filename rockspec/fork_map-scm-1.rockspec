@@ -89,6 +89,7 @@ build = {
         "src/lua/heap.c",
         "src/lua/hooks.c",
         "src/lua/host.c",
+        "src/lua/inline.c",
         "src/lua/job.c",
         "src/lua/leave.c",
         "src/lua/map.c",

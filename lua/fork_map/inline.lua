@@ -6,48 +6,31 @@ local core = require "fork_map.core"
 
 local M = {}
 
--- Items that are being worked on here, innermost last: { index =, attempt = }.
+local call_inline, late, now, own_pid = core.call_inline, core.late, core.now, core.own_pid
+
+-- Items that are being worked on here, innermost last: { index =, attempt =,
+-- opts =, pid =, events =, stopped = }.  A child inherits those of its parent.
 local stack = {}
 
--- What ends a map by stop(): never seen by the user's code but in a pcall.
-local Stop = { __name = "fork_map.stop", __tostring = function()
+-- What stop() raises, to get out of the item.
+local Stop = setmetatable({}, { __name = "fork_map.stop", __tostring = function()
   return "fork_map.stop() was called"
-end }
-
--- What ends an item or a map when its time is over.
-local Late = { __name = "fork_map.late", __tostring = function()
-  return "the time is over"
-end }
-
--- Instructions between two looks at the clock.
-local HOOK_COUNT = 1000
+end })
 
 ---The item that is worked on in this process without one of its own.
 ---@return table?
 function M.current()
-  return stack[#stack]
+  local item = stack[#stack]
+  if item and item.pid == own_pid() then
+    return item
+  end
 end
 
----End the innermost map that runs here.
-function M.stop(value)
-  error(setmetatable({ value = value }, Stop), 0)
-end
-
-local function failure(plan, item, kind, message)
-  return setmetatable({
-    kind = kind, message = message, index = item.index, attempt = item.attempt,
-    name = plan.opts.name or nil,
-  }, core.Error)
-end
-
--- The value as it is after it has crossed.
-local function cross(plan, item, value)
-  local codec = plan.opts.codec or "auto"
+-- The value as it is after it has crossed, or nil, kind, message and path.
+local function cross(codec, value)
   local bytes, format, reason = core.encode(codec, value)
   if not bytes then
-    local err = failure(plan, item, "encode", reason)
-    err.path = format
-    return false, err
+    return false, "encode", reason, format
   end
   if type(codec) == "table" or codec == "cjson" then
     format = codec
@@ -57,26 +40,39 @@ local function cross(plan, item, value)
     return true, crossed
   end
   local kind, message = tostring(crossed):match("^(%l+): (.*)$")
-  return false, failure(plan, item, kind or "protocol", message or tostring(crossed))
+  return false, kind or "protocol", message or tostring(crossed)
 end
 
--- Call `fn` with a look at the clock now and then.
-local function call_until(deadline, fn, ...)
-  if not deadline then
-    return fn(...)
+-- What is sent aside of a result must cross; it raises if it cannot.
+local function cross_aside(item, value)
+  local ok, crossed, message, path = cross(item.opts.codec or "auto", value)
+  if not ok then
+    path = path and path:gsub("^result", "value") .. ": " or ""
+    error(("fork_map: %s%s"):format(path, message), 0)
   end
-  local hook, mask, count = debug.gethook()
-  debug.sethook(function()
-    if core.now() >= deadline then
-      error(setmetatable({ deadline = deadline }, Late), 0)
-    end
-  end, "", HOOK_COUNT)
-  local results = table.pack(pcall(fn, ...))
-  debug.sethook(hook, mask, count)
-  if not results[1] then
-    error(results[2], 0)
+  return crossed
+end
+
+---Keep `value` for the handler of events: as from a worker, it is called from
+---outside of the item.
+function M.emit(item, value)
+  local crossed = cross_aside(item, value)
+  if item.opts.on_event then
+    item.events[#item.events + 1] = { crossed }
   end
-  return table.unpack(results, 2, results.n)
+end
+
+---End the innermost map that runs here.
+function M.stop(item, value)
+  item.stopped = { cross_aside(item, value) }
+  error(Stop, 0)
+end
+
+local function failure(opts, item, kind, message)
+  return setmetatable({
+    kind = kind, message = message, index = item.index, attempt = item.attempt,
+    name = opts.name or nil,
+  }, core.Error)
 end
 
 local function text_of(value)
@@ -93,83 +89,167 @@ local function text_of(value)
   return ("(error object is a %s value)"):format(type(value))
 end
 
--- What the item's error amounts to.
-local function explain(plan, item, raised)
-  if getmetatable(raised.value) == Late then
-    return failure(plan, item, "timeout", "the time limit was exceeded")
-  end
-  local err = failure(plan, item, "error", text_of(raised.value))
-  err.value = raised.value
-  err.traceback = raised.traceback
-  return err
+local function note_error(value)
+  return { value = value, traceback = debug.traceback(nil, 2) }
 end
+
+-- Call a function of the user's: true and its first value, or false and the
+-- error that it amounts to; nil when it has called stop().
+local function call(opts, item, untl, fn, ...)
+  item.pid, item.opts, item.events = own_pid(), opts, {}
+  local depth = #stack
+  stack[depth + 1] = item
+  local ok, value = call_inline(untl, note_error, fn, ...)
+  for i = #stack, depth + 1, -1 do
+    stack[i] = nil
+  end
+  if item.stopped then
+    return nil
+  end
+  local is_late = untl and now() >= untl
+  if not ok and type(value) ~= "table" then
+    value = { value = value } -- there was no memory, or no stack, for a handler
+  end
+  if not ok and value.value == late and not is_late then
+    error(late, 0) -- it is for a map around this one
+  elseif is_late then
+    local text = opts.timeout and "the item took longer than its timeout of %.6g s"
+      or "the deadline has passed"
+    return false, failure(opts, item, "timeout", text:format(opts.timeout or 0))
+  elseif ok then
+    return true, value
+  end
+  local err = failure(opts, item, "error", text_of(value.value))
+  err.traceback = value.traceback
+  local has_crossed, crossed = cross("auto", value.value)
+  if has_crossed then
+    err.value = crossed
+  end
+  return false, err
+end
+
+local WANTED = {
+  truth = function(value)
+    return not not value
+  end,
+  nothing = function() end,
+}
 
 -- One attempt of an item.
 local function attempt(plan, item, deadline)
   local opts = plan.opts
-  local state
+  local state, untl = nil, deadline
   if opts.seed then
     state = core.random_state()
     core.random_seed(opts.seed, item.index)
   end
   if opts.timeout then
-    deadline = math.min(deadline or math.huge, core.now() + opts.timeout)
+    untl = math.min(deadline or math.huge, now() + opts.timeout)
   end
-  stack[#stack + 1] = item
-  local ok, value = xpcall(call_until, function(value)
-    return { value = value, traceback = debug.traceback(nil, 2) }
-  end, deadline, plan.fn, plan.get(item.index), item.index)
-  stack[#stack] = nil
+  local ok, value = call(opts, item, untl, plan.fn, plan.get(item.index), item.index)
   if state then
     core.random_state(state)
   end
+  for _, event in ipairs(item.events) do
+    opts.on_event(event[1], plan.event_index and plan.event_index(item.index) or item.index)
+  end
+  if not ok then
+    return ok, value
+  end
+  local wanted = WANTED[plan.want]
+  if wanted then
+    return true, wanted(value)
+  end
+  local kind, message, path
+  ok, kind, message, path = cross(opts.codec or "auto", value)
   if ok then
-    if plan.want == "truth" then
-      value = not not value
-    elseif plan.want == "nothing" then
-      value = nil
-    end
-    return cross(plan, item, value)
+    return true, kind
   end
-  if getmetatable(value.value) == Stop then
-    error(value.value, 0)
-  end
-  return false, explain(plan, item, value)
+  local err = failure(opts, item, kind, message)
+  err.path = path
+  return false, err
 end
 
-local RETRIED = { signal = true, exit = true, no_result = true }
+local RETRIED = { "signal", "exit", "no_result" }
 
-local function is_retried(opts, kind)
-  if not opts.retry_on then
-    return RETRIED[kind]
+local function is_retried(opts, item, kind, deadline)
+  if item.attempt > (opts.retries or 0) or (deadline and now() >= deadline) then
+    return false
   end
-  for _, name in ipairs(opts.retry_on) do
+  for _, name in ipairs(opts.retry_on or RETRIED) do
     if name == kind then
       return true
     end
   end
+  return false
+end
+
+-- Wait before the next attempt; hooks of the host run in between.
+local function back_off(seconds, deadline)
+  local at = math.min(now() + seconds, deadline or math.huge)
+  while now() < at do
+    core.pause(math.min(0.1, math.max(0, at - now())))
+  end
 end
 
 ---Work on one item.
----@return boolean ok
----@return any value or error
+---@return boolean? ok nil when it has called stop()
+---@return any value, or the error, or { value } of stop()
 function M.run_item(plan, index, deadline)
-  local item = { index = index, attempt = 1, on_event = plan.opts.on_event }
+  local opts = plan.opts
+  local item = { index = index, attempt = 1 }
+  local pause = opts.backoff or 0
   while true do
     local ok, value = attempt(plan, item, deadline)
-    if ok or item.attempt > (plan.opts.retries or 0) or not is_retried(plan.opts, value.kind) then
+    if ok == nil then
+      return nil, item.stopped
+    elseif ok or not is_retried(opts, item, value.kind, deadline) then
       return ok, value
     end
+    back_off(pause, deadline)
+    pause = pause * 2
     item.attempt = item.attempt + 1
   end
 end
 
----True, and its value, when `err` is that of stop().
-function M.is_stop(err)
-  if getmetatable(err) == Stop then
-    return true, err.value
+---Run option `init` or `exit`.
+---@return fork_map.Error? failure
+function M.run_hook(plan, hook)
+  if not hook then
+    return nil
   end
-  return false
+  local ok, err = call(plan.opts, { attempt = 1 }, nil, hook)
+  return not ok and err or nil
+end
+
+---Has the time of the whole passed?
+---@return fork_map.Error? failure
+function M.find_late(plan, deadline)
+  if deadline and now() >= deadline then
+    return failure(plan.opts, {}, "timeout", "the deadline has passed")
+  end
+end
+
+---@return number? deadline
+function M.get_deadline(plan)
+  local seconds = plan.opts.deadline
+  return seconds and now() + seconds or nil
+end
+
+local function run_all(plan, on_item)
+  local deadline = M.get_deadline(plan)
+  for index = 1, plan.n do
+    local ok, value = M.run_item(plan, index, deadline)
+    if ok == nil then
+      return value
+    end
+    local err = M.find_late(plan, deadline)
+    if err then
+      return nil, err
+    elseif on_item(index, ok, value) then
+      return nil
+    end
+  end
 end
 
 ---Work on the items 1 to plan.n one after the other.  `on_item(index, ok, value)`
@@ -177,30 +257,19 @@ end
 ---@return table? stopped { value } of stop()
 ---@return fork_map.Error? failure of the whole
 function M.run(plan, on_item)
-  local opts = plan.opts
-  local deadline = opts.deadline and core.now() + opts.deadline
-  if opts.init then
-    opts.init()
+  if plan.n == 0 then
+    return nil
   end
-  for index = 1, plan.n do
-    local ok, has_ended, value = pcall(M.run_item, plan, index, deadline)
-    if not ok then
-      local is_stop, stopped = M.is_stop(has_ended)
-      if is_stop then
-        return { stopped }
-      end
-      error(has_ended, 0)
-    end
-    if deadline and core.now() >= deadline then
-      return nil, failure(plan, {}, "timeout", "the deadline has passed")
-    end
-    if on_item(index, has_ended, value) then
-      break
-    end
+  local err = M.run_hook(plan, plan.opts.init)
+  if err then
+    return nil, err
   end
-  if opts.exit then
-    opts.exit()
+  local ok, stopped, failed = pcall(run_all, plan, on_item)
+  err = M.run_hook(plan, plan.opts.exit)
+  if not ok then
+    error(stopped, 0)
   end
+  return stopped, failed or err
 end
 
 return M

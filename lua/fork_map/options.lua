@@ -334,7 +334,8 @@ local MAP = {
 
 ---What `workers = "auto"` is: the variable FORK_MAP_WORKERS, else how many
 ---processors this process may use.
----@return integer
+---@return integer?
+---@return string? text what is wrong with the variable
 function M.auto_workers()
   local text = os.getenv("FORK_MAP_WORKERS")
   if text == nil or text == "" then
@@ -342,7 +343,8 @@ function M.auto_workers()
   end
   local n = text:match("^%d+$") and math.tointeger(tonumber(text))
   if not n or n > 4096 then
-    error(("the variable FORK_MAP_WORKERS must be a number from 0 to 4096, not %q"):format(text), 0)
+    local problem = "fork_map: the variable FORK_MAP_WORKERS must be a number from 0 to 4096, not %s"
+    return nil, problem:format(show(text))
   end
   return n
 end

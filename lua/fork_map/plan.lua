@@ -10,6 +10,9 @@ local M = {}
 -- Options that have no meaning without a process of its own.
 local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
 
+-- Verbs whose items each end for themselves, and with all of them there.
+local KEEPS_JOURNAL = { map = true, each = true }
+
 ---@class fork_map.Plan
 ---@field engine fork_map.Engine
 ---@field opts table all options, checked
@@ -19,12 +22,16 @@ local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
 ---@field fn function
 ---@field workers integer 0: inline
 
--- How many workers the text or number of option `workers` stands for.
+-- How many workers the text or number of option `workers` stands for, or nil
+-- and what is wrong.
 local function count_workers(spec)
   if math.type(spec) == "integer" then
     return spec
   end
-  local auto = options.auto_workers()
+  local auto, text = options.auto_workers()
+  if not auto or auto == 0 then
+    return auto, text -- without a process there is no share of them
+  end
   local percent = spec:match("^(%d+)%%$")
   if percent then
     return math.max(1, auto * math.tointeger(tonumber(percent)) // 100)
@@ -36,7 +43,14 @@ end
 local function find_process_option(opts)
   for _, name in ipairs(NEEDS_PROCESS) do
     local value = opts[name]
-    if value and value ~= "inherit" and value ~= 0 then
+    if type(value) == "table" and name == "limits" then
+      -- A limit that is false is one that a view has lifted.
+      for _, limit in pairs(value) do
+        if limit then
+          return name
+        end
+      end
+    elseif value and value ~= "inherit" and value ~= 0 then
       return name
     end
   end
@@ -49,13 +63,14 @@ end
 ---@return integer? workers
 ---@return string? text what is wrong
 local function decide_workers(opts)
-  local is_nested = core.worker() ~= nil
   local needs = find_process_option(opts)
-  if is_nested and not needs and opts.nested ~= "fork" then
+  if core.is_below_map() and not needs and opts.nested ~= "fork" then
     return 0
   end
-  local workers = count_workers(opts.workers or "auto")
-  if workers == 0 and needs then
+  local workers, problem = count_workers(opts.workers or "auto")
+  if not workers then
+    return nil, problem
+  elseif workers == 0 and needs then
     local text = 'fork_map: option "%s" needs a process, and workers = 0 makes none'
     return nil, text:format(needs)
   end
@@ -112,6 +127,9 @@ function M.make(verb, target, list, fn, opts, defaults)
     return nil, text
   end
   local all = options.merge(options.merge(defaults or {}, target.opts), checked)
+  if all.journal and not KEEPS_JOURNAL[verb] then
+    return nil, ('fork_map.%s: option "journal" is for map and each'):format(verb)
+  end
   local workers, prepared
   workers, text = decide_workers(all)
   if not workers then
@@ -140,7 +158,7 @@ function M.core_opts(plan, more)
   local chunk = opts.chunk
   local flat = {
     n = plan.n, workers = plan.workers, isolate = opts.isolate, max_tasks = opts.max_tasks,
-    max_rss = opts.max_rss, max_active = opts.max_active or nil,
+    max_rss = opts.max_rss,
     deadline = opts.deadline or nil, init = opts.init or nil, exit = opts.exit or nil,
     stops_at_failure = opts.on_error ~= "collect",
   }

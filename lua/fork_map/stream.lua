@@ -142,34 +142,62 @@ local Inline = {}
 Inline.__index = Inline
 
 function Inline:close()
-  if not self.is_over and self.plan.opts.exit then
-    self.plan.opts.exit()
+  if not self.is_over then
+    self.is_over = true
+    local bar <close> = self.bar
+    return self.has_begun and inline.run_hook(self.plan, self.plan.opts.exit) or nil
   end
-  self.is_over = true
 end
 
 Inline.__close = Inline.close
 
+-- The end, by a failure or because there is no more.
+local function finish_inline(self, err)
+  if self.bar then
+    self.bar:finish(self.done, self.failed)
+  end
+  err = self:close() or err
+  if err then
+    error(err, 0)
+  end
+end
+
+local function begin_inline(self)
+  self.has_begun = true
+  self.deadline = inline.get_deadline(self.plan)
+  local err = inline.run_hook(self.plan, self.plan.opts.init)
+  if err then
+    self.has_begun = false
+    finish_inline(self, err)
+  end
+end
+
+local function count_inline(self, ok)
+  self.done, self.failed = self.done + 1, self.failed + (ok and 0 or 1)
+  if self.bar then
+    self.bar:update(self.done, self.failed)
+  end
+end
+
 function Inline:__call()
   local plan = self.plan
   if self.is_over or self.next > plan.n then
-    self:close()
-    return nil
+    return finish_inline(self)
+  elseif not self.has_begun then
+    begin_inline(self)
   end
   local index = self.next
   self.next = index + 1
-  local ran, ok, value = pcall(inline.run_item, plan, index, self.deadline)
-  if not ran then
-    self:close()
-    if inline.is_stop(ok) then
-      return nil
-    end
-    error(ok, 0)
-  elseif ok then
+  local ok, value = inline.run_item(plan, index, self.deadline)
+  local err = inline.find_late(plan, self.deadline)
+  if ok == nil or err then
+    return finish_inline(self, ok ~= nil and err or nil)
+  end
+  count_inline(self, ok)
+  if ok then
     return index, value
   elseif plan.opts.on_error == "raise" then
-    self:close()
-    error(value, 0)
+    finish_inline(self, value)
   end
   return index, nil, value
 end
@@ -182,11 +210,9 @@ local function open_inline(plan)
   end or function(index)
     return index
   end
-  if opts.init then
-    opts.init()
-  end
   return setmetatable({
-    plan = plan, next = 1, deadline = opts.deadline and core.now() + opts.deadline,
+    plan = plan, next = 1, done = 0, failed = 0,
+    bar = progress.new(opts.progress, plan.n, 0, opts.name),
   }, Inline)
 end
 

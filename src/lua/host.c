@@ -37,7 +37,7 @@ static int l_own_pid(lua_State *L)
     return 1;
 }
 
-/* is_below_map() -> boolean: is this a worker of a map, or a child below one? */
+/* is_below_map() -> boolean: a worker of a map, or a child below one? */
 static int l_is_below_map(lua_State *L)
 {
     lua_pushboolean(L, fmL_push_kept(L, FML_KEPT_BELOW_MAP) == LUA_TBOOLEAN &&
