@@ -148,14 +148,15 @@ static void seed_item(lua_State *L, const struct fmL_job *job)
     fmL_job_seed(L, seed);
 }
 
-/* (job, fn, list) -> code: work on the item that the worker is in, and on all
- * that follow. */
+/* (job, fn, list, nil) -> code: work on the item that the worker is in, and on
+ * all that follow. */
 static int work(lua_State *L)
 {
     const struct fmL_job *job = lua_touserdata(L, AT_JOB);
     struct fm_worker *worker = job->worker;
     int rc;
 
+    lua_settop(L, AT_LIST);
     do {
         lua_Integer index = (lua_Integer)fm__worker_index(worker) + 1;
 
