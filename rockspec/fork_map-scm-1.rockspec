@@ -29,6 +29,7 @@ build = {
         "src/os/bury_tombstone.c",
         "src/os/clock.c",
         "src/os/fds.c",
+        "src/os/fence_membarrier.c",
         "src/os/forking.c",
         "src/os/filter.c",
         "src/os/memory.c",

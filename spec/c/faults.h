@@ -244,6 +244,7 @@ FAULTY_INT(fcntl_own, (int fd, int command, long argument),
 FAULTY(long, futex,
        (uint32_t * word, int op, uint32_t value, const struct timespec *ts),
        (word, op, value, ts), -1)
+FAULTY_INT(membarrier, (int command, unsigned flags), (command, flags))
 FAULTY_INT(prctl, (int option, unsigned long argument), (option, argument))
 FAULTY(long, getdents64, (int fd, void *data, size_t len), (fd, data, len), -1)
 FAULTY_INT(close_range, (unsigned first, unsigned last, unsigned flags),

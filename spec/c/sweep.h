@@ -75,6 +75,7 @@ static const struct entry {
     {FAULT_fcntl_own, {EPERM}},
     {FAULT_futex, {EINTR, EAGAIN, ENOSYS}},
     {FAULT_prctl, {EINVAL}},
+    {FAULT_membarrier, {EPERM}},
     {FAULT_getdents64, {EIO, ENOMEM}},
     {FAULT_close_range, {ENOSYS, ENOMEM}},
     {FAULT_seccomp, {EINVAL, ENOMEM}},

@@ -12,6 +12,7 @@
 
 #include "engine/map.h"
 #include "os/clock.h"
+#include "os/fence.h"
 #include "os/sys.h"
 
 /* An item that stands still for so long holds up others: they are taken from
@@ -140,6 +141,7 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
         if (rc < 0)
             return rc;
     }
+    atomic_store(&member->future->channel->post->recall, 0);
     member->first = first;
     member->n = n;
     member->done = 0;
@@ -322,34 +324,52 @@ static bool take_back_gift(fm_map *map)
     return false;
 }
 
+/* Has it been in the item `at` for a while? */
+static bool stands_still(struct fm__member *member, uint64_t at, int64_t now)
+{
+    fm_map *map = member->map;
+
+    if (at != member->seen_at) {
+        member->seen_at = at;
+        member->seen_at_since = now;
+    }
+    if (now - member->seen_at_since >= PATIENCE_NS)
+        return true;
+    if (map->look_at > now + PATIENCE_NS)
+        map->look_at = now + PATIENCE_NS;
+    return false;
+}
+
+/* Have the worker go on by swaps; afterwards what it says of the item that it
+ * is in holds until it swaps.  See process/post.h. */
+static bool recall(struct fm__member *member)
+{
+    atomic_store(&post_of(member)->recall, 1);
+    return !member->map->has_fence || fm__fence_all();
+}
+
 /* The items after the one that the worker is in, if that stands still. */
 static bool take_back_rest(struct fm__member *member, int64_t now)
 {
-    fm_map *map = member->map;
-    uint64_t word = atomic_load(&post_of(member)->word);
-    uint64_t next = fm__span_first(word) + 1;
-    uint64_t count = fm__span_count(word);
-    uint64_t bare = fm__span(next - 1, 0, fm__span_low(word));
+    struct fm__post *post = post_of(member);
+    uint64_t word = atomic_load(&post->word);
+    uint64_t end = fm__span_first(word) + fm__span_count(word) + 1;
+    uint64_t at = atomic_load(&post->at);
+    uint64_t bare = fm__span(at, 0, fm__span_low(word));
 
-    if (count == 0 || member->is_void || fm__span_low(word) == FM__WORD_IDLE ||
+    if (at + 1 >= end || member->is_void ||
+        fm__span_low(word) == FM__WORD_IDLE ||
         fm__span_low(word) == FM__WORD_CONDEMNED)
         return false;
-    if (word != member->seen_word) {
-        member->seen_word = word;
-        member->seen_word_at = now;
-    }
-    if (now - member->seen_word_at < PATIENCE_NS) {
-        if (map->look_at > now + PATIENCE_NS)
-            map->look_at = now + PATIENCE_NS;
+    if (!stands_still(member, at, now))
         return false;
-    }
-    if (next <= member->first + member->done ||
-        next + count != member->first + member->n)
+    if (at < member->first + member->done || end != member->first + member->n)
         return false; /* it lies, or has said more than was read */
-    if (!atomic_compare_exchange_strong(&post_of(member)->word, &word, bare))
+    if (!recall(member) || atomic_load(&post->at) != at ||
+        !atomic_compare_exchange_strong(&post->word, &word, bare))
         return false;
-    member->n -= count;
-    give_back(map, next, next + count, member->attempt);
+    member->n = at + 1 - member->first;
+    give_back(member->map, at + 1, end, member->attempt);
     return true;
 }
 

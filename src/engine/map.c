@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "os/clock.h"
+#include "os/fence.h"
 #include "os/memory.h"
 #include "os/proc.h"
 #include "os/sys.h"
@@ -76,6 +77,7 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->adapts = opts->chunk_max != opts->chunk_min;
     crew->eager = opts->eager;
     crew->timed = times_items(map);
+    crew->has_fence = map->has_fence;
     crew->limit = opts->job.limits.result;
     crew->max_tasks = opts->max_tasks;
     crew->max_rss = opts->max_rss;
@@ -264,9 +266,9 @@ static int64_t item_start(struct fm__member *member, uint64_t word, int64_t now)
 
     if (item != member->seen_item || fm__span_low(word) != FM__WORD_RUN) {
         member->seen_item = item;
-        member->seen_item_at = now;
+        member->seen_item_since = now;
     }
-    return said < member->seen_item_at ? said : member->seen_item_at;
+    return said < member->seen_item_since ? said : member->seen_item_since;
 }
 
 /* Condemn the item, never the one after it. */
@@ -445,6 +447,7 @@ static fm_map *make(fm_engine *engine, const struct fm_map_opts *opts)
     map->n_members = n;
     map->patience = PATIENCE_NS;
     map->board = fm__memory_share(FM__BOARD_SIZE);
+    map->has_fence = fm__fence_is_there();
     take_opts(map, opts);
     for (unsigned i = 0; map->board && i < n; i++)
         brief(map, &map->members[i], i + 1);

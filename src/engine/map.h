@@ -54,9 +54,10 @@ struct fm__member {
     size_t taken; /* of the bytes that are being looked at */
     struct fm__buffer pieces;
     /* What was seen of its word: for items that stand still. */
-    uint64_t last_word, last_detail; /* of the process that has ended */
-    uint64_t seen_item, seen_word;
-    int64_t seen_item_at, seen_word_at;
+    uint64_t last_word, last_at,
+        last_detail; /* of the process that has ended */
+    uint64_t seen_item, seen_at;
+    int64_t seen_item_since, seen_at_since;
 };
 
 #define FM__BOARD_SIZE 4096
@@ -81,6 +82,7 @@ struct fm_map {
     uint64_t n_settled, n_consumed;
     uint64_t safe; /* before it, what is spare was claimed by nobody */
     bool distrusts_cursor;
+    bool has_fence;        /* see os/fence.h */
     bool stops;            /* its workers have to be ended, */
     int64_t stop_grace_ns; /* with this grace */
     unsigned n_fruitless;  /* workers in a row that ended for nothing */

@@ -419,6 +419,7 @@ void fm__member_drain(struct fm__member *member, size_t most)
 
     member->is_drained = false;
     member->last_word = atomic_load(&future->channel->post->word);
+    member->last_at = atomic_load(&future->channel->post->at);
     member->last_detail = atomic_load(&future->channel->post->detail);
     while (total < most && future->inbox.ending == FM__ENDING_OPEN) {
         long n = fm__ring_peek_all(ring, &batch.data);
@@ -445,11 +446,11 @@ void fm__member_drain(struct fm__member *member, size_t most)
 /* --------------------------------------------------------------------- end */
 
 /* Was it in an item of its claim?  It is the one that its records come to. */
-static bool was_in_item(const struct fm__member *member, uint64_t word)
+static bool was_in_item(const struct fm__member *member)
 {
     return fm__member_has_claim(member) && !member->is_void &&
-           fm__span_low(word) != FM__WORD_IDLE &&
-           fm__span_first(word) == member->first + member->done;
+           fm__span_low(member->last_word) != FM__WORD_IDLE &&
+           member->last_at == member->first + member->done;
 }
 
 /* It ended as it should, or for a reason that is the item's, the map's or
@@ -462,7 +463,7 @@ static void judge(struct fm__member *member, struct fm_outcome *outcome)
         return;
     if (outcome->kind == FM_CANCELLED || outcome->kind == FM_CLOSED) {
         fm__map_fail(map, outcome, member->future);
-    } else if (was_in_item(member, member->last_word)) {
+    } else if (was_in_item(member)) {
         fail_item(member, outcome, member->last_detail);
     } else if (outcome->kind == FM_ERROR || outcome->kind == FM_ENCODE) {
         fm__map_fail(map, outcome, member->future); /* outside of items */

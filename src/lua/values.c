@@ -20,7 +20,7 @@
 
 const char *fmL_push_root(lua_State *L, const char *root, int i)
 {
-    if (i == 0 && strcmp(root, "result") == 0)
+    if (i == 0 && strcmp(root, "arg") != 0)
         return lua_pushstring(L, root);
     return lua_pushfstring(L, "%s%d", root, i + 1);
 }

@@ -424,6 +424,15 @@ static int l_cancelled(lua_State *L)
     return 1;
 }
 
+/* Raise this at the line of who called a function of the module. */
+static void raise_to_user(lua_State *L, const char *path, const char *text)
+{
+    luaL_where(L, 2);
+    lua_pushfstring(L, "fork_map: %s%s%s", path, *path ? ": " : "", text);
+    lua_concat(L, 2);
+    (void)lua_error(L);
+}
+
 /* Encode the value at 1 as the payload of a record of this kind.  Raises what
  * cannot cross. */
 static void put_aside(lua_State *L, const struct fmL_job *job, unsigned kind)
@@ -432,7 +441,7 @@ static void put_aside(lua_State *L, const struct fmL_job *job, unsigned kind)
     int rc;
 
     if (worker->open != NULL || worker->total > 0)
-        luaL_error(L, "fork_map: not from within a codec");
+        raise_to_user(L, "", "not from within a codec");
     lua_settop(L, 1);
     rc =
         fmL_encode(L, 1, 1, &job->call->options->codec, &worker->sink, "value");
@@ -440,13 +449,13 @@ static void put_aside(lua_State *L, const struct fmL_job *job, unsigned kind)
         const char *path = lua_tostring(L, -2);
 
         fm__worker_begin(worker);
-        luaL_error(L, "fork_map: %s: %s", path, lua_tostring(L, -1));
+        raise_to_user(L, path, lua_tostring(L, -1));
     }
     if (rc == 0)
         rc = fm__worker_end(worker, kind, (unsigned)worker->format);
     if (rc < 0) {
         fm__worker_begin(worker);
-        luaL_error(L, "fork_map: %s", fm_strerror(rc));
+        raise_to_user(L, "", fm_strerror(rc));
     }
 }
 

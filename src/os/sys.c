@@ -274,6 +274,11 @@ static int sys_pidfd_wait(int pidfd, siginfo_t *info, int options,
     return (int)syscall(SYS_waitid, FM__P_PIDFD, pidfd, info, options, usage);
 }
 
+static int sys_membarrier(int command, unsigned flags)
+{
+    return (int)syscall(SYS_membarrier, command, flags, 0);
+}
+
 static long sys_futex(uint32_t *word, int op, uint32_t value,
                       const struct timespec *ts)
 {
@@ -316,8 +321,8 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
     .pidfd_open = sys_pidfd_open, .pidfd_send_signal = sys_pidfd_send_signal,  \
     .pidfd_get_info = sys_pidfd_get_info, .pidfd_wait = sys_pidfd_wait,        \
     .fcntl_own = sys_fcntl_own, .futex = sys_futex, .prctl = sys_prctl,        \
-    .getdents64 = sys_getdents64, .close_range = sys_close_range,              \
-    .seccomp = sys_seccomp,
+    .membarrier = sys_membarrier, .getdents64 = sys_getdents64,                \
+    .close_range = sys_close_range, .seccomp = sys_seccomp,
 #else
 #define FM__SYS_LINUX_ENTRIES
 #endif

@@ -93,6 +93,7 @@ struct pollfd;
     X(long, futex,                                                             \
       (uint32_t * word, int op, uint32_t value, const struct timespec *ts))    \
     X(int, prctl, (int option, unsigned long argument))                        \
+    X(int, membarrier, (int command, unsigned flags))                          \
     X(long, getdents64, (int fd, void *data, size_t len))                      \
     X(int, close_range, (unsigned first, unsigned last, unsigned flags))       \
     X(int, seccomp, (unsigned operation, unsigned flags, void *argument))

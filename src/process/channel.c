@@ -64,6 +64,7 @@ void fm__channel_clear_post(struct fm__channel *channel)
     struct fm__post *post = channel->post;
 
     atomic_store(&post->word, 0);
+    atomic_store(&post->at, 0);
     atomic_store(&post->started_at, 0);
     atomic_store(&post->detail, 0);
     atomic_store(&post->claiming, 0);
@@ -72,6 +73,7 @@ void fm__channel_clear_post(struct fm__channel *channel)
     atomic_store(&post->limit, 0);
     atomic_store(&post->gift_attempt, 0);
     atomic_store(&post->order, FM__ORDER_WORK);
+    atomic_store(&post->recall, 0);
     atomic_store(&post->asleep, 0);
 }
 

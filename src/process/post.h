@@ -9,7 +9,16 @@
  * The word says where the worker is: {item, items left in the claim, flags}.
  * The worker goes from item to item by compare-and-swap, so that the parent
  * can, by the same, take away the items that are left or condemn the worker,
- * and neither ever hits the item after.  An item has the same word again only
+ * and neither ever hits the item after.
+ *
+ * Where the kernel can make a worker pass a barrier (os/fence.h), it spares
+ * itself that for most items: it stores in `at` which item it enters, then
+ * looks whether it is recalled, and leaves the word as it was at the last swap.
+ * The parent recalls it, makes it pass a barrier, and then knows: either `at`
+ * is the item that it is in, or it will find itself recalled before it enters
+ * another, and swap.  `recall` is the parent's alone, and taken back when the
+ * next claim has come.
+ *  An item has the same word again only
  * when the parent has handed it out again, so a stale word never compares
  * equal.
  *
@@ -78,6 +87,7 @@ struct fm__board {
 struct fm__post {
     /* The worker writes, and the parent the word. */
     _Alignas(64) _Atomic uint64_t word;
+    _Atomic uint64_t at;        /* the item it is in */
     _Atomic int64_t started_at; /* of the item, when items are timed */
     _Atomic uint64_t detail;    /* where in the item it is, if it says so */
     _Atomic uint32_t claiming;  /* may have moved the cursor without a CLAIM */
@@ -87,6 +97,7 @@ struct fm__post {
     _Atomic uint64_t limit; /* the cursor may be used up to here */
     _Atomic uint32_t gift_attempt;
     _Atomic uint32_t order;
+    _Atomic uint32_t recall; /* go on by compare-and-swap */
     _Atomic uint32_t asleep; /* the worker sleeps ... */
     _Atomic uint32_t call;   /* ... on this word, changed to wake it */
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "os/clock.h"
+#include "os/fence.h"
 #include "os/proc.h"
 #include "os/sys.h"
 #include "os/word.h"
@@ -22,11 +23,6 @@
 
 /* A piece is begun where so much fits. */
 #define PIECE_MIN (FM__RECORD_HEAD + 4 * FM__SINK_ROOM)
-
-int64_t fm__worker_clock(void)
-{
-    return fm__clock_now();
-}
 
 /* ------------------------------------------------------------- the parent */
 
@@ -139,14 +135,21 @@ static void tick(struct fm_worker *worker)
 
 /* ------------------------------------------------------------------ claims */
 
+/* Items begun. */
+static uint64_t count_begun(const struct fm_worker *worker)
+{
+    return worker->n_before +
+           (worker->n_claims > 0 ? worker->at - worker->first + 1 : 0);
+}
+
 static bool is_spent(const struct fm_worker *worker)
 {
     const struct fm__crew *crew = worker->crew;
+    uint64_t n = count_begun(worker);
 
-    if (crew->max_tasks > 0 && worker->n_done >= crew->max_tasks)
+    if (crew->max_tasks > 0 && n >= crew->max_tasks)
         return true;
-    return crew->max_rss > 0 && worker->n_done > 0 &&
-           fm__proc_rss() > crew->max_rss;
+    return crew->max_rss > 0 && n > 0 && fm__proc_rss() > crew->max_rss;
 }
 
 static bool may_claim(const struct fm_worker *worker)
@@ -171,8 +174,8 @@ static uint64_t claim_size(const struct fm_worker *worker, uint64_t left)
     }
     if (n < crew->chunk_min)
         n = crew->chunk_min;
-    if (crew->max_tasks > 0 && n > crew->max_tasks - worker->n_done)
-        n = crew->max_tasks - worker->n_done;
+    if (crew->max_tasks > 0 && n > crew->max_tasks - count_begun(worker))
+        n = crew->max_tasks - count_begun(worker);
     if (n > FM__CLAIM_MAX)
         n = FM__CLAIM_MAX;
     return n < left ? n : left;
@@ -181,12 +184,17 @@ static uint64_t claim_size(const struct fm_worker *worker, uint64_t left)
 /* Enter the first item of a claim. */
 static int begin_claim(struct fm_worker *worker, uint64_t first, uint64_t n)
 {
+    worker->n_before = count_begun(worker);
     worker->n_claims++;
+    worker->at = first;
+    worker->first = first;
+    worker->last = first + n - 1;
+    worker->swap_at = worker->has_fence ? worker->last : first;
     worker->word = fm__span(first, n - 1, FM__WORD_RUN);
     worker->said = false;
-    worker->n_done++;
     if (worker->timed)
         atomic_store(&worker->post->started_at, fm__clock_now());
+    atomic_store(&worker->post->at, first);
     atomic_store(&worker->post->word, worker->word);
     return 1;
 }
@@ -290,33 +298,36 @@ static int next_claim(struct fm_worker *worker)
     return rc;
 }
 
-/* Go on within the claim, if the parent has left us any of it. */
-static int next_of_claim(struct fm_worker *worker)
+/* Enter the next item by a swap, if the parent has left us any. */
+static int swap_to_next(struct fm_worker *worker)
 {
     uint64_t word = worker->word;
-    uint64_t next;
+    uint64_t next = worker->at + 1;
+    uint64_t last, entered;
 
-    if (worker->timed)
-        atomic_store(&worker->post->started_at, fm__clock_now());
     do {
         if (fm__span_low(word) == FM__WORD_CONDEMNED)
             give_up();
-        if (fm__span_count(word) == 0) {
+        last = fm__span_first(word) + fm__span_count(word);
+        if (next > last) {
             worker->word = word;
             return next_claim(worker);
         }
-        next = word + FM__SPAN_NEXT;
-    } while (!atomic_compare_exchange_strong(&worker->post->word, &word, next));
-    worker->word = next;
+        entered = fm__span(next, last - next, FM__WORD_RUN);
+    } while (
+        !atomic_compare_exchange_strong(&worker->post->word, &word, entered));
+    worker->word = entered;
+    worker->at = next;
+    worker->last = last;
+    atomic_store(&worker->post->at, next);
     worker->said = false;
-    worker->n_done++;
     return 1;
 }
 
 int fm__worker_next_slow(struct fm_worker *worker)
 {
     if (fm__span_low(worker->word) == FM__WORD_IDLE ||
-        fm__span_count(worker->word) == 0)
+        worker->at >= worker->last)
         return next_claim(worker);
     if (worker->countdown == 0)
         tick(worker);
@@ -324,7 +335,16 @@ int fm__worker_next_slow(struct fm_worker *worker)
         set_flag(worker, FM__WORD_IDLE);
         return 0;
     }
-    return next_of_claim(worker);
+    if (worker->timed)
+        atomic_store(&worker->post->started_at, fm__clock_now());
+    /* Recalled: by swaps to the end of the claim. */
+    if (atomic_load(&worker->post->recall) != 0)
+        worker->swap_at = worker->at;
+    if (worker->at < worker->swap_at) {
+        worker->countdown++; /* only the tick was due */
+        return fm__worker_next(worker);
+    }
+    return swap_to_next(worker);
 }
 
 /* ------------------------------------------------------------------- bytes */
@@ -489,6 +509,7 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->post = channel->post;
     worker->crew = crew;
     worker->timed = crew->timed;
+    worker->has_fence = crew->has_fence && !crew->timed && fm__fence_join();
     worker->said = true;
     worker->attempt = 1;
     worker->stride = 1;

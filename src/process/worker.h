@@ -29,6 +29,7 @@ struct fm__crew {
     bool adapts;                   /* claims grow with the items' speed */
     bool eager;     /* every item is to be heard of within a tick */
     bool timed;     /* items have a time limit */
+    bool has_fence; /* the parent can make barriers here */
     uint64_t limit; /* most bytes of a result, 0: none */
     uint64_t max_tasks, max_claims, max_rss; /* 0: none */
 };
@@ -41,6 +42,11 @@ struct fm_worker {
     struct fm__post *post;
     const struct fm__crew *crew;
     uint64_t word;       /* as this side left it */
+    uint64_t at;         /* the item that it is in */
+    uint64_t first;      /* of the claim */
+    uint64_t last;       /* of the claim, as far as is known */
+    uint64_t swap_at;    /* up to this one no swap is needed to go on */
+    bool has_fence;      /* as in crew, and this process takes part */
     bool timed;          /* as in crew */
     bool said;           /* the item has its last record */
     bool is_ready;       /* READY was said */
@@ -52,7 +58,8 @@ struct fm_worker {
     unsigned char *open; /* the head of the piece that the sink fills */
     uint64_t total;      /* bytes of the pieces before */
     int format;
-    uint64_t n_done, n_claims;
+    uint64_t n_before; /* items of the claims before */
+    uint64_t n_claims;
     fm_engine *engine; /* of the items' own processes; NULL at first */
     const struct fm_map_opts *opts;
 };
@@ -67,12 +74,10 @@ int fm__worker_next_slow(struct fm_worker *worker);
  * of it.  0 or FM_ECLOSED. */
 int fm__worker_wait_room(struct fm_worker *worker, size_t need);
 
-int64_t fm__worker_clock(void);
-
 /* The item that the worker is in. */
 static inline uint64_t fm__worker_index(const struct fm_worker *worker)
 {
-    return fm__span_first(worker->word);
+    return worker->at;
 }
 
 /* Room for a record without payload.  0 or FM_ECLOSED. */
@@ -125,18 +130,17 @@ static inline int fm__worker_put_scalar(struct fm_worker *worker, unsigned kind,
  * there is none, or a negative code. */
 static inline int fm__worker_next(struct fm_worker *worker)
 {
-    uint64_t word = worker->word;
-    uint64_t next = word + FM__SPAN_NEXT;
+    struct fm__post *post = worker->post;
 
-    if (--worker->countdown == 0 || fm__span_count(word) == 0)
+    if (--worker->countdown == 0 || worker->at >= worker->swap_at)
         return fm__worker_next_slow(worker);
-    if (worker->timed)
-        atomic_store(&worker->post->started_at, fm__worker_clock());
-    if (!atomic_compare_exchange_strong(&worker->post->word, &word, next))
+    atomic_store_explicit(&post->at, worker->at + 1, memory_order_release);
+    /* Between these two the parent makes a barrier, when it needs one. */
+    atomic_signal_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&post->recall, memory_order_relaxed) != 0)
         return fm__worker_next_slow(worker);
-    worker->word = next;
+    worker->at++;
     worker->said = false;
-    worker->n_done++;
     return 1;
 }
 
