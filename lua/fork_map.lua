@@ -6,6 +6,7 @@ local core = require "fork_map.core"
 local engine = require "fork_map.engine"
 local inline = require "fork_map.inline"
 local map_verbs = require "fork_map.map"
+local planning = require "fork_map.plan"
 
 ---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
 ---its values.  The child is a copy of this process: upvalues, userdata and
@@ -109,12 +110,12 @@ end
 
 ---A list of lists of `size` items each, the last may be shorter.  Each is made
 ---when it is asked for: `fork_map.map(fork_map.chunks(list, 512), fn)`.
----@param list table
+---@param list table|integer
 ---@param size integer
 ---@return table
 function M.chunks(list, size)
-  local view, text = map_verbs.chunks(list, size)
-  if not view then
+  local text, view = map_verbs.chunks(list, size)
+  if text then
     error(text, 2)
   end
   return view
@@ -134,7 +135,10 @@ function M.worker()
     return { id = 0, pid = core.own_pid(), index = item.index, attempt = item.attempt }
   end
   local id, pid, index, attempt = core.worker()
-  return id and { id = id, pid = pid, index = index, attempt = attempt } or nil
+  if not id then
+    return nil
+  end
+  return { id = id, pid = pid, index = planning.get_number(index), attempt = attempt }
 end
 
 ---In an item of a map: send `value` to the option `on_event` of the verb,

@@ -8,8 +8,8 @@ local M = {}
 
 local call_inline, late, now, own_pid = core.call_inline, core.late, core.now, core.own_pid
 
--- Items that are being worked on here, innermost last: { index =, attempt =,
--- opts =, pid =, events =, stopped = }.  A child inherits those of its parent.
+-- Items that are being worked on here, innermost last: { index =, place =,
+-- attempt =, opts =, pid =, events =, stopped = }.  A child inherits those of its parent.
 local stack = {}
 
 -- What stop() raises, to get out of the item.
@@ -48,7 +48,7 @@ local function cross_aside(item, value)
   local ok, crossed, message, path = cross(item.opts.codec or "auto", value)
   if not ok then
     path = path and path:gsub("^result", "value") .. ": " or ""
-    error(("fork_map: %s%s"):format(path, message), 0)
+    error(("fork_map: %s%s"):format(path, message), 4) -- of fork_map.emit() or stop()
   end
   return crossed
 end
@@ -146,12 +146,12 @@ local function attempt(plan, item, deadline)
   if opts.timeout then
     untl = math.min(deadline or math.huge, now() + opts.timeout)
   end
-  local ok, value = call(opts, item, untl, plan.fn, plan.get(item.index), item.index)
+  local ok, value = call(opts, item, untl, plan.fn, plan.get(item.place), item.index)
   if state then
     core.random_state(state)
   end
   for _, event in ipairs(item.events) do
-    opts.on_event(event[1], plan.event_index and plan.event_index(item.index) or item.index)
+    opts.on_event(event[1], item.index)
   end
   if not ok then
     return ok, value
@@ -192,12 +192,13 @@ local function back_off(seconds, deadline)
   end
 end
 
----Work on one item.
+---Work on the item at `place` of the list, whose number is the same unless the
+---plan has others.
 ---@return boolean? ok nil when it has called stop()
 ---@return any value, or the error, or { value } of stop()
-function M.run_item(plan, index, deadline)
-  local opts = plan.opts
-  local item = { index = index, attempt = 1 }
+function M.run_item(plan, place, deadline)
+  local opts, numbers = plan.opts, plan.numbers
+  local item = { index = numbers and numbers[place] or place, place = place, attempt = 1 }
   local pause = opts.backoff or 0
   while true do
     local ok, value = attempt(plan, item, deadline)

@@ -13,7 +13,7 @@ local M = {}
 local PAUSE = 1
 
 -- Hand what emit() sent to the handler, in order.
-local function deliver_events(map, n, handler)
+local function deliver_events(map, n, handler, numbers)
   local _, _, _, events = core.map_tables(map)
   core.map_rewind(map, false, true)
   local batch = table.move(events, 1, n, 1, {})
@@ -22,11 +22,17 @@ local function deliver_events(map, n, handler)
   end
   for i = 1, n, 2 do
     if handler then
-      handler(batch[i + 1], batch[i])
+      local index = batch[i]
+      handler(batch[i + 1], numbers and numbers[index] or index)
     end
   end
 end
 M.deliver_events = deliver_events
+
+local function new_bar(plan)
+  local opts = plan.opts
+  return progress.new(opts.progress, plan.total or plan.n, plan.workers, opts.name, plan.n_known)
+end
 
 ---Run a plan in workers until it is over.  `on_log(index)` is called for each
 ---item that has ended, when `more.log` asks for it.
@@ -38,16 +44,15 @@ local function run_workers(plan, more, on_log)
   local opts = plan.opts
   local map <close> = core.map_new(
     plan.engine.core, plan.prepared, planning.core_opts(plan, more), plan.fn, plan.list)
-  local bar <close> = progress.new(opts.progress, plan.n, plan.workers, opts.name)
+  local bar <close> = new_bar(plan)
   core.map_start(map)
   local results, errors, log = core.map_tables(map)
-  local done, failed = 0, 0
-  local is_over
+  local is_over, done, failed
   repeat
     local logged, events
     is_over, done, failed, logged, events = core.map_step(map, bar and bar.pause or PAUSE)
     if events > 0 then
-      deliver_events(map, events, opts.on_event)
+      deliver_events(map, events, opts.on_event, plan.numbers)
     end
     if logged > 0 then
       core.map_rewind(map, true, false)
@@ -64,46 +69,58 @@ local function run_workers(plan, more, on_log)
   if bar then
     bar:finish(done, failed)
   end
+  more.n_well = done - failed
   return results, errors, core.map_stopped(map), core.map_failure(map)
 end
 
 ---The same in this process.
-local function run_inline(plan, _, on_log)
+local function run_inline(plan, more, on_log)
   local opts = plan.opts
   local results, errors, done, failed = {}, {}, 0, 0
-  local bar <close> = progress.new(opts.progress, plan.n, 0, opts.name)
-  local stopped, failure = inline.run(plan, function(index, ok, value)
+  local bar <close> = new_bar(plan)
+  local stopped, failure = inline.run(plan, function(place, ok, value)
     if ok then
-      results[index] = value
+      results[place] = value
     else
-      errors[index], failed = value, failed + 1
+      errors[place], failed = value, failed + 1
     end
     done = done + 1
     if bar then
       bar:update(done, failed)
     end
-    local ends = on_log and on_log(index, results, errors)
+    local ends = on_log and on_log(place, results, errors)
     return ends or (not ok and opts.on_error ~= "collect")
   end)
   if bar then
     bar:finish(done, failed)
   end
+  more.n_well = done - failed
   return results, errors, stopped, failure
 end
 
+-- Work on a plan's items.  `more` are options for core.map_new(); its n_well is
+-- the number of items that ended well afterwards.
 local function run(plan, more, on_log)
   plan.want = more.want
-  if plan.workers > 0 then
+  more.n_well = 0
+  if plan.n == 0 then
+    return {}, {}
+  elseif plan.workers > 0 then
     more.log = on_log ~= nil
     return run_workers(plan, more, on_log)
   end
   local list = plan.list
-  plan.get = list and function(index)
-    return list[index]
-  end or function(index)
-    return index
+  plan.get = list and function(place)
+    return list[place]
+  end or function(place)
+    return place
   end
   return run_inline(plan, more, on_log)
+end
+
+-- A plan for some of the items, or for other items in their stead.
+local function derive(plan, part)
+  return setmetatable(part, { __index = plan })
 end
 
 -- The failure that ends a verb: of the whole, or of its first item that failed.
@@ -122,44 +139,78 @@ local function find_failure(plan, results, errors, failure)
   return err
 end
 
+local function item_at(plan, index)
+  if plan.list then
+    return plan.list[index]
+  end
+  return index
+end
+
+-- A function for the items whose numbers are in `todo`.  In a worker, what has
+-- to do with the number is done here; core does it for the place.
+local function renumber(plan, todo)
+  local fn, seed, is_forked = plan.fn, plan.opts.seed, plan.workers > 0
+  return function(index)
+    if is_forked then
+      planning.set_numbers(todo)
+      if seed then
+        core.random_seed(seed, index)
+      end
+    end
+    return fn(item_at(plan, index), index)
+  end
+end
+
 -- Items whose results a journal has are not worked on; the others are, under
--- numbers of their own.
-local function run_with_journal(plan)
-  local opts = plan.opts
-  local book <close> = journal.open(opts.journal)
-  local known, todo = {}, {}
-  local list, fn = plan.list, plan.fn
+-- their own numbers.
+local function run_with_book(plan, book, more)
+  local all, errors, todo = {}, {}, {}
   for index = 1, plan.n do
-    local is_known, value = book:find(index, list and list[index] or index)
-    if is_known then
-      known[index] = { value }
-    else
+    local is_known, value = book:find(index, item_at(plan, index))
+    if not is_known then
       todo[#todo + 1] = index
+    elseif more.want == "value" then
+      all[index] = value
     end
   end
-  local part = setmetatable({
-    n = #todo, list = todo,
-    fn = function(index)
-      return fn(list and list[index] or index, index)
-    end,
-  }, { __index = plan })
-  local results, errors, stopped, failure = run(part, { want = "value" }, function(k, got, bad)
-    if bad[k] == nil then
-      book:keep(todo[k], got[k])
-      book:flush()
+  local part = derive(plan, {
+    n = #todo, list = todo, numbers = todo, fn = renumber(plan, todo),
+    total = plan.n, n_known = plan.n - #todo,
+  })
+  local results, bad, stopped, failure = run(part, more, function(place, got, failed)
+    if failed[place] == nil then
+      book:keep(todo[place], got[place])
     end
   end)
-  local all, all_errors = {}, {}
-  for index, value in pairs(known) do
-    all[index] = value[1]
-  end
-  for k, index in ipairs(todo) do
-    all[index], all_errors[index] = results[k], errors[k]
-    if errors[k] then
-      errors[k].index = index
+  more.n_well = more.n_well + part.n_known
+  for place, index in ipairs(todo) do
+    all[index] = results[place]
+    if bad[place] then
+      bad[place].index, errors[index] = index, bad[place]
     end
   end
-  return all, all_errors, stopped, failure
+  return all, errors, stopped, failure
+end
+
+local function open_and_run(plan, more)
+  local book <close> = journal.open(plan.opts.journal)
+  return run_with_book(plan, book, more)
+end
+
+-- Returns what is wrong with the journal; or nil, and as run().
+local function run_with_journal(plan, more)
+  if not plan.opts.journal then
+    return nil, run(plan, more)
+  end
+  local ok, results, errors, stopped, failure = pcall(open_and_run, plan, more)
+  if ok then
+    return nil, results, errors, stopped, failure
+  end
+  local problem = journal.get_problem(results)
+  if not problem then
+    error(results, 0)
+  end
+  return problem
 end
 
 local function settle(plan, results, errors, stopped, failure)
@@ -184,42 +235,75 @@ local function raise(err)
   end
 end
 
+-- Returns what is wrong with options or journal; or nil, results, errors and how
+-- many items ended well.
+local function run_all(verb, want, target, list, fn, opts)
+  local plan, text = planning.make(verb, target, list, fn, opts)
+  if not plan then
+    return text
+  end
+  local more = { want = want }
+  local problem, results, errors, stopped, failure = run_with_journal(plan, more)
+  if problem then
+    return problem
+  end
+  local err
+  err, results, errors = settle(plan, results, errors, stopped, failure)
+  raise(err)
+  return nil, results, errors, more.n_well
+end
+
 ---@return string? text what is wrong
 ---@return table results
 ---@return table? errors
 function M.map(target, list, fn, opts)
-  local plan, text = planning.make("map", target, list, fn, opts)
-  if not plan then
-    return text
-  end
-  local err, results, errors
-  if plan.opts.journal then
-    err, results, errors = settle(plan, run_with_journal(plan))
-  else
-    err, results, errors = settle(plan, run(plan, { want = "value" }))
-  end
-  raise(err)
-  return nil, results, errors
+  local text, results, errors = run_all("map", "value", target, list, fn, opts)
+  return text, results, errors
 end
 
 ---@return string? text what is wrong
 ---@return integer n items that ended well
 ---@return table? errors
+---@return any stopped the value of stop()
 function M.each(target, list, fn, opts)
-  local plan, text = planning.make("each", target, list, fn, opts)
-  if not plan then
+  local text, results, errors, n = run_all("each", "nothing", target, list, fn, opts)
+  if text then
     return text
   end
-  local err, results, errors = settle(plan, run(plan, { want = "nothing" }))
-  raise(err)
-  local failed = 0
-  for _ in pairs(errors or {}) do
-    failed = failed + 1
-  end
-  return nil, results.n - failed, errors
+  return nil, n, errors, results.stopped
 end
 
 -- ---------------------------------------------------------------------- find
+
+-- Which items have answered, and the first match among them.
+local Search = {}
+Search.__index = Search
+
+function Search:note(index, is_match)
+  self.answered[index] = true
+  while self.answered[self.before + 1] do
+    self.before = self.before + 1
+    self.answered[self.before] = nil
+  end
+  if is_match and (not self.found or index < self.found) then
+    self.found = index
+  end
+end
+
+-- Is nothing else to be waited for?
+function Search:is_over()
+  return self.found and (not self.wants_first or self.before >= self.found)
+end
+
+-- Does an item that failed come before the match?
+local function fails_before(errors, found)
+  for index in pairs(errors) do
+    if index < found then
+      return true
+    end
+  end
+  return false
+end
 
 ---@return string? text what is wrong
 ---@return integer? index
@@ -230,27 +314,23 @@ function M.find(target, list, pred, opts)
     return text
   end
   local wants_first = plan.opts.which == "first"
-  local found, settled, before = nil, {}, 0
+  local search = setmetatable({ answered = {}, before = 0, wants_first = wants_first }, Search)
   local results, errors, stopped, failure = run(plan, { want = "truth", eager = true },
     function(index, got)
-      settled[index] = true
-      while settled[before + 1] do
-        before = before + 1
-        settled[before] = nil
-      end
-      if got[index] == true and (not found or index < found) then
-        found = index
-      end
+      search:note(index, got[index] == true)
       got[index] = nil
-      -- All before it have answered.
-      return found and (not wants_first or before >= found)
+      return search:is_over()
     end)
-  if not found then
-    local err = settle(plan, results, errors, stopped, failure)
-    raise(err)
-    return nil
+  local found = search.found
+  local collects = plan.opts.on_error == "collect"
+  if search:is_over() and (collects or not wants_first or not fails_before(errors, found)) then
+    return nil, found, item_at(plan, found)
   end
-  return nil, found, plan.list and plan.list[found] or found
+  raise((settle(plan, results, errors, stopped, failure)))
+  if stopped and found then
+    return nil, found, item_at(plan, found)
+  end
+  return nil
 end
 
 -- -------------------------------------------------------------------- reduce
@@ -271,40 +351,110 @@ local function copier(init)
   end
   local bytes, path, reason = core.encode("lua", init)
   if not bytes then
-    return nil, ("fork_map.reduce: init cannot be copied: %s: %s"):format(path, reason)
+    path = path:gsub("^result", "init")
+    return nil, ("fork_map.reduce: %s cannot be copied: %s"):format(path, reason)
   end
   return function()
     return (core.decode("lua", bytes))
   end
 end
 
+-- A result that cannot cross is that of a whole segment, not of an item.
+local function is_of_segment(err)
+  return err.kind == "encode" or err.kind == "protocol" or err.limit == "result"
+end
+
+-- The item of the segment in which this failure was; nil when it was in none.
+local function take_index(folding, segment, err)
+  local index = err.detail or segment.first
+  err.index, err.detail = index, nil
+  if folding.errors[index] or is_of_segment(err) then
+    return nil
+  end
+  return index
+end
+
 -- Fold the segments in `todo`; those in which an item died are left in the list
 -- that comes back.
-local function fold_once(plan, todo, partials, errors, fold, at)
-  local part = setmetatable({ n = #todo, list = todo, fn = fold }, { __index = plan })
-  local results, bad, stopped, failure = run(part, { want = "value" }, at and function(k, _, failed)
-    if failed[k] then
-      failed[k].detail = at[1]
-    end
-  end)
-  local again = {}
-  for k, segment in ipairs(todo) do
-    local err = bad[k]
+---@return table again
+---@return table? stopped
+---@return fork_map.Error? failure
+local function fold_once(plan, folding, todo, deadline)
+  local opts = plan.opts
+  if deadline then
+    local err = inline.find_late(plan, deadline)
     if err then
-      local item = err.detail or (segment - 1) * segment_size(plan.n) + 1
-      err.index, err.detail = item, nil
-      errors[item] = err
+      return todo, nil, err
+    end
+    opts = setmetatable({ deadline = deadline - core.now() }, { __index = opts })
+  end
+  local part = derive(plan, { n = #todo, list = todo, fn = folding.fold, opts = opts })
+  local again = {}
+  local _, _, stopped, failure = run(part, { want = "value" }, function(place, got, bad)
+    local segment, err = todo[place], bad[place]
+    if not err then
+      segment.is_folded, segment.value = true, got[place]
+      return
+    end
+    err.detail = err.detail or folding.at and folding.at[1]
+    local index = take_index(folding, segment, err)
+    if index then
+      folding.errors[index] = err
       again[#again + 1] = segment
-    else
-      partials[segment] = { results[k] }
+    end
+    folding.fatal = folding.fatal or not index and err or nil
+  end)
+  return again, stopped, failure or folding.fatal
+end
+
+local function fold_all(plan, folding)
+  local collects = plan.opts.on_error == "collect"
+  local deadline = inline.get_deadline(plan)
+  local todo = folding.segments
+  local stopped, failure
+  repeat
+    todo, stopped, failure = fold_once(plan, folding, todo, deadline)
+    if failure or (not collects and not stopped and next(folding.errors)) then
+      local first
+      for index in pairs(folding.errors) do
+        first = math.min(first or index, index)
+      end
+      raise(failure or folding.errors[first])
+    end
+  until #todo == 0 or stopped
+  return stopped
+end
+
+local function make_segments(n)
+  local size, segments = segment_size(n), {}
+  for first = 1, n, size do
+    segments[#segments + 1] = { first = first, last = math.min(n, first + size - 1) }
+  end
+  return segments
+end
+
+-- Join what the segments gave, in their order.
+local function join(segments, combine, copy)
+  local acc, has_begun
+  for _, segment in ipairs(segments) do
+    if segment.is_folded then
+      if has_begun then
+        acc = combine(acc, segment.value)
+      else
+        acc, has_begun = segment.value, true
+      end
     end
   end
-  return again, stopped, failure
+  if has_begun then
+    return acc
+  end
+  return copy()
 end
 
 ---@return string? text what is wrong
 ---@return any accumulated
 ---@return table? errors
+---@return any stopped the value of stop()
 function M.reduce(target, list, step, combine, init, opts)
   local plan, text = planning.make("reduce", target, list, step, opts)
   if not plan then
@@ -317,35 +467,14 @@ function M.reduce(target, list, step, combine, init, opts)
   if not copy then
     return text
   end
-  local size, n = segment_size(plan.n), plan.n
-  local errors, partials, todo = {}, {}, {}
-  for segment = 1, (n + size - 1) // size do
-    todo[segment] = segment
+  local errors, at = {}, plan.workers == 0 and {} or nil
+  local folding = { segments = make_segments(plan.n), errors = errors, at = at }
+  function folding.fold(segment)
+    return core.fold(step, copy(), plan.list, segment.first, segment.last, errors, at)
   end
-  local at = plan.workers == 0 and {} or nil
-  local function fold(segment)
-    local first = (segment - 1) * size + 1
-    return core.fold(step, copy(), plan.list, first, math.min(n, first + size - 1), errors, at)
-  end
-  local collects = plan.opts.on_error == "collect"
-  local stopped, failure
-  repeat
-    todo, stopped, failure = fold_once(plan, todo, partials, errors, fold, at)
-    if failure or (not collects and next(errors)) then
-      local _, first = next(errors)
-      raise(failure or first)
-    end
-  until #todo == 0 or stopped
-  local acc = copy()
-  for segment = 1, (n + size - 1) // size do
-    if partials[segment] then
-      acc = segment == 1 and partials[1][1] or combine(acc, partials[segment][1])
-    end
-  end
-  if next(errors) == nil then
-    return nil, acc
-  end
-  return nil, acc, errors
+  local stopped = fold_all(plan, folding)
+  local acc = join(folding.segments, combine, copy)
+  return nil, acc, next(errors) and errors or nil, stopped and stopped[1]
 end
 
 -- -------------------------------------------------------------------- chunks
@@ -364,25 +493,34 @@ function Chunks:__index(i)
   end
   local list, size, total = rawget(self, "list"), rawget(self, "size"), rawget(self, "total")
   local chunk, first = {}, (i - 1) * size
-  for k = 1, math.min(size, total - first) do
-    chunk[k] = list[first + k]
+  local count = math.min(size, total - first)
+  for k = 1, count do
+    chunk[k] = list and list[first + k]
+    if not list then
+      chunk[k] = first + k
+    end
+  end
+  if rawget(self, "has_n") then
+    chunk.n = count
   end
   return chunk
 end
 
----@return table? view a list of lists of `size` items
 ---@return string? text what is wrong
+---@return table view a list of lists of `size` items
 function M.chunks(list, size)
+  local items, total = planning.read_list("chunks", list)
+  if type(total) == "string" then
+    return total
+  end
   size = math.type(size) and math.tointeger(size)
   if not size or size < 1 then
-    return nil, "fork_map.chunks: the size must be an integer, 1 or more"
+    return "fork_map.chunks: the size must be an integer, 1 or more"
   end
-  if type(list) ~= "table" then
-    return nil, ("fork_map.chunks: a list is expected, not a %s"):format(type(list))
-  end
-  local total = math.tointeger(rawget(list, "n") or #list) or 0
-  return setmetatable({
-    n = (total + size - 1) // size, list = list, size = size, total = total,
+  return nil, setmetatable({
+    -- Not (total + size - 1) // size, which can wrap.
+    n = total // size + (total % size > 0 and 1 or 0), list = items, size = size, total = total,
+    has_n = items ~= nil and rawget(items, "n") ~= nil,
   }, Chunks)
 end
 

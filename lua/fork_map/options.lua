@@ -343,8 +343,8 @@ function M.auto_workers()
   end
   local n = text:match("^%d+$") and math.tointeger(tonumber(text))
   if not n or n > 4096 then
-    local problem = "fork_map: the variable FORK_MAP_WORKERS must be a number from 0 to 4096, not %s"
-    return nil, problem:format(show(text))
+    return nil, "fork_map: the variable FORK_MAP_WORKERS must be a number from 0 to 4096, not "
+      .. show(text)
   end
   return n
 end

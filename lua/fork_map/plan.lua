@@ -81,7 +81,7 @@ end
 ---a number n that stands for the numbers 1 to n.
 ---@return table? list
 ---@return integer|string n or what is wrong
-local function read_list(verb, list)
+function M.read_list(verb, list)
   if math.type(list) then
     local n = math.tointeger(list)
     if n and n >= 0 then
@@ -102,6 +102,26 @@ local function read_list(verb, list)
   return list, math.tointeger(n)
 end
 
+-- In a worker whose items stand for others: their numbers, and the process that
+-- this is true in.
+local numbers, numbers_pid
+
+function M.set_numbers(list)
+  if numbers ~= list then
+    numbers, numbers_pid = list, core.own_pid()
+  end
+end
+
+---The number of the item at this place of what the worker works on.
+---@param place integer?
+---@return integer?
+function M.get_number(place)
+  if place and numbers and numbers_pid == core.own_pid() then
+    return numbers[place]
+  end
+  return place
+end
+
 local REFUSALS = {
   callback = "fork_map.%s: cannot wait inside a callback of the engine",
   finalizer = "fork_map.%s: cannot start a child inside a __gc metamethod",
@@ -116,7 +136,7 @@ local REFUSALS = {
 ---@return fork_map.Plan?
 ---@return string? text what is wrong
 function M.make(verb, target, list, fn, opts, defaults)
-  local items, n = read_list(verb, list)
+  local items, n = M.read_list(verb, list)
   if type(n) == "string" then
     return nil, n
   elseif type(fn) ~= "function" then

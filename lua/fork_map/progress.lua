@@ -70,15 +70,16 @@ end
 ---@param total integer?
 ---@param workers integer
 ---@param name string?
+---@param before integer? items that had ended before
 ---@return table? nil when nobody wants to know
-function M.new(progress, total, workers, name)
+function M.new(progress, total, workers, name, before)
   if not progress or (progress == true and not core.is_terminal(2)) then
     return nil
   end
   return setmetatable({
     tell = type(progress) == "function" and progress or draw,
     total = total, workers = workers, name = name or nil, began = core.now(), told_at = 0,
-    is_bar = progress == true, pause = PAUSE,
+    is_bar = progress == true, pause = PAUSE, before = before or 0,
   }, M)
 end
 
@@ -87,9 +88,10 @@ M.__index = M
 local function tell(self, done, failed, now)
   local elapsed = now - self.began
   local rate = elapsed > 0 and done / elapsed or 0
-  local left = self.total and self.total - done
+  local all = done + self.before
+  local left = self.total and self.total - all
   local state = {
-    done = done, total = self.total, failed = failed, active = self.workers, rate = rate,
+    done = all, total = self.total, failed = failed, active = self.workers, rate = rate,
     eta = left and rate > 0 and left / rate or nil,
   }
   self.told_at, self.told = now, done

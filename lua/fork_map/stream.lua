@@ -144,7 +144,9 @@ Inline.__index = Inline
 function Inline:close()
   if not self.is_over then
     self.is_over = true
-    local bar <close> = self.bar
+    if self.bar then
+      self.bar:__close()
+    end
     return self.has_begun and inline.run_hook(self.plan, self.plan.opts.exit) or nil
   end
 end

@@ -88,9 +88,6 @@ static int put_value(lua_State *L, const struct fmL_job *job, int idx)
 
     if (codec > FML_CODEC_LUA)
         return put_encoded(L, job, idx);
-    /* What there may be millions of has the shortest way. */
-    if (lua_isinteger(L, idx))
-        return put_integer(worker, lua_tointegerx(L, idx, NULL));
     switch (lua_type(L, idx)) {
     case LUA_TNIL:
         return fm__worker_put_scalar(worker, FM__RECORD_NIL, 0);
@@ -99,8 +96,11 @@ static int put_value(lua_State *L, const struct fmL_job *job, int idx)
             worker, lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE,
             0);
     case LUA_TNUMBER: {
-        lua_Number x = lua_tonumber(L, idx);
+        lua_Number x;
 
+        if (lua_isinteger(L, idx))
+            return put_integer(worker, lua_tointeger(L, idx));
+        x = lua_tonumber(L, idx);
         if (codec == FML_CODEC_JSON && x - x != 0)
             return put_encoded(L, job, idx);
         return put_number(worker, x);
@@ -121,8 +121,8 @@ static int put_result(lua_State *L, const struct fmL_job *job, int idx)
     if (job->map->want == FML_WANT_NOTHING)
         return fm__worker_put_scalar(job->worker, FM__RECORD_NIL, 0);
     return fm__worker_put_scalar(
-        job->worker,
-        lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE, 0);
+        job->worker, lua_toboolean(L, idx) ? FM__RECORD_TRUE : FM__RECORD_FALSE,
+        0);
 }
 
 /* -------------------------------------------------------------------- items */
@@ -148,26 +148,55 @@ static void seed_item(lua_State *L, const struct fmL_job *job)
     fmL_job_seed(L, seed);
 }
 
+/* How many of (item, index) the function can see. */
+static int count_args(lua_State *L)
+{
+    lua_Debug ar;
+
+    lua_pushvalue(L, AT_FN);
+    (void)lua_getinfo(L, ">Su", &ar);
+    return *ar.what == 'C' || ar.isvararg || ar.nparams > 2 ? 2 : ar.nparams;
+}
+
+/* A result that needs no memory may stay on the stack for a while: to clear it
+ * each time is one call more. */
+#define RESULTS_KEPT 16
+
 /* (job, fn, list, nil) -> code: work on the item that the worker is in, and on
  * all that follow. */
 static int work(lua_State *L)
 {
     const struct fmL_job *job = lua_touserdata(L, AT_JOB);
     struct fm_worker *worker = job->worker;
+    int n_args = count_args(L);
+    int n_kept = 0;
     int rc;
 
     lua_settop(L, AT_LIST);
+    luaL_checkstack(L, RESULTS_KEPT + LUA_MINSTACK, NULL);
     do {
         lua_Integer index = (lua_Integer)fm__worker_index(worker) + 1;
 
         if (job->map->is_seeded)
             seed_item(L, job);
         lua_pushvalue(L, AT_FN);
-        push_item(L, job->map, index);
-        lua_pushinteger(L, index);
-        lua_call(L, 2, 1);
-        rc = put_result(L, job, AT_RESULT);
-        lua_settop(L, AT_LIST);
+        if (n_args > 0)
+            push_item(L, job->map, index);
+        if (n_args > 1)
+            lua_pushinteger(L, index);
+        lua_call(L, n_args, 1);
+        if (job->map->want == FML_WANT_VALUE && lua_isinteger(L, -1) &&
+            job->call->options->codec.kind <= FML_CODEC_LUA) {
+            rc = put_integer(worker, lua_tointegerx(L, -1, NULL));
+            n_kept++;
+        } else {
+            rc = put_result(L, job, lua_gettop(L));
+            n_kept = RESULTS_KEPT;
+        }
+        if (n_kept == RESULTS_KEPT) {
+            lua_settop(L, AT_LIST);
+            n_kept = 0;
+        }
         if (rc == 0)
             rc = fm__worker_next(worker);
     } while (rc > 0);
