@@ -229,6 +229,16 @@ local function settle(plan, results, errors, stopped, failure)
   return nil, results, errors
 end
 
+-- What a verb returns beside its value only when there is something.
+local function trim(value, errors, stopped)
+  if stopped ~= nil then
+    return value, errors or nil, stopped
+  elseif errors then
+    return value, errors
+  end
+  return value
+end
+
 local function raise(err)
   if err then
     error(err, 0)
@@ -270,7 +280,7 @@ function M.each(target, list, fn, opts)
   if text then
     return text
   end
-  return nil, n, errors, results.stopped
+  return nil, trim(n, errors, results.stopped)
 end
 
 -- ---------------------------------------------------------------------- find
@@ -474,7 +484,7 @@ function M.reduce(target, list, step, combine, init, opts)
   end
   local stopped = fold_all(plan, folding)
   local acc = join(folding.segments, combine, copy)
-  return nil, acc, next(errors) and errors or nil, stopped and stopped[1]
+  return nil, trim(acc, next(errors) and errors, stopped and stopped[1])
 end
 
 -- -------------------------------------------------------------------- chunks
