@@ -28,11 +28,6 @@
 
 /* ------------------------------------------------------------------ claims */
 
-bool fm__member_has_claim(const struct fm__member *member)
-{
-    return member->done < member->n;
-}
-
 /* What is set aside for items that come back: a claim and a gift of each
  * member, each of which may become a hole. */
 static int reserve(fm_map *map)

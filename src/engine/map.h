@@ -98,7 +98,11 @@ struct fm_map {
 /* member.c: what a worker says, and its end */
 void fm__member_drain(struct fm__member *member, size_t most);
 void fm__member_settled(struct fm__member *member);
-bool fm__member_has_claim(const struct fm__member *member);
+static inline bool fm__member_has_claim(const struct fm__member *member)
+{
+    return member->done < member->n;
+}
+
 /* Before and after the fork of a member. */
 int fm__member_prepare(struct fm__member *member);
 void fm__member_forked(struct fm__member *member);
