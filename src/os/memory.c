@@ -163,6 +163,19 @@ static bool ask_shared(const char *line, void *ud)
     return false;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+void fm__memory_populate(void *p, size_t len)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)p / page * page;
+
+    (void)fm__sys.madvise((void *)first, (uintptr_t)p + len - first,
+                          MADV_POPULATE_WRITE);
+}
+
 bool fm__memory_is_shared(const void *p)
 {
     struct question question = {.address = (uintptr_t)p, .is_shared = false};

@@ -18,6 +18,10 @@ int fm__memory_inherit(void *p, size_t len, bool inherit);
 /* NULL is a no-op. */
 void fm__memory_unshare(void *p, size_t len);
 
+/* Have the pages of this memory, which is about to be written, made now: all at
+ * once costs half of what a fault for each does.  A hint. */
+void fm__memory_populate(void *p, size_t len);
+
 /* A private block for bulk data that grows without copying.  As realloc():
  * fm__bulk_resize(NULL, n) allocates, (p, 0) frees.  NULL when there is
  * no memory, the old block is then untouched. */
