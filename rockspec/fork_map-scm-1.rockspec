@@ -52,6 +52,7 @@ build = {
         "src/wire/number_read.c",
         "src/wire/powers.c",
         "src/wire/ring.c",
+        "src/wire/tray.c",
         "src/wire/utf8.c",
         "src/process/channel.c",
         "src/process/child.c",

@@ -65,6 +65,7 @@ enum fm__record_kind {
                           limit; struct fm__item_end; the raised value */
     FM__RECORD_EVENT,  /* fm_worker_emit() */
     FM__RECORD_STOP,   /* the whole map ends, with this value */
+    FM__RECORD_ITEM,   /* from parent to worker: see tray.h */
     FM__RECORD_KINDS
 };
 
