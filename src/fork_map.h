@@ -542,7 +542,8 @@ typedef void (*fm_item_cb)(fm_map *map, const struct fm_item *item, void *ud);
 
 /** Options of a map; all zero means the defaults in brackets. */
 struct fm_map_opts {
-    uint64_t n_items;   /* at most 2^40 */
+    uint64_t n_items;   /* at most 2^40; 0 with is_source */
+    bool is_source;     /* items come later, by fm_map_feed() */
     unsigned workers;   /* children at once [usable processors]; fewer when
                            the engine's max_children says so, at least one */
     uint64_t chunk_min; /* items that a worker takes at once [1] */
@@ -550,7 +551,7 @@ struct fm_map_opts {
     enum fm_isolate isolate;
     uint64_t max_tasks;  /* a worker is replaced after so many items [never] */
     uint64_t max_rss;    /* … or above so many bytes of memory [never] */
-    uint64_t max_active; /* items begun and not consumed [no bound] */
+    uint64_t max_active; /* items begun, or fed, and not consumed [no bound] */
     int64_t deadline_ns; /* of the whole map [none] */
     bool eager;          /* on_item is called within milliseconds; else the
                             host is not woken for each */
@@ -593,6 +594,32 @@ FM_API bool fm_map_is_over(const fm_map *map);
 /** Items that have their outcome. */
 FM_API uint64_t fm_map_count_settled(const fm_map *map);
 
+/**
+ * One more item of a map with is_source: these bytes, which are copied.  Its
+ * number is the count of those before.  `format`, from 0 to 255, is for who
+ * reads them.  Workers are forked at fm_map_start(), and get it from the next
+ * fm_engine_step() on.  It is kept until it has its outcome, as its worker may
+ * die.
+ *
+ * Returns 0, -EAGAIN when max_active items are fed and not consumed, FM_ECLOSED
+ * when the map takes no more, FM_ELIMIT above 2^40 items, -ENOMEM, -EINVAL.
+ */
+FM_API int fm_map_feed(fm_map *map, const void *data, size_t len, int format);
+
+/** The next number belongs to an item that the host settles by itself: it
+ * counts as fed and settled, and on_item is not called.  Returns as
+ * fm_map_feed(). */
+FM_API int fm_map_feed_none(fm_map *map);
+
+/** No more items come: the map is over when those that were fed are settled. */
+FM_API void fm_map_feed_end(fm_map *map);
+
+/** Items that were fed and have no outcome yet. */
+FM_API uint64_t fm_map_count_open(const fm_map *map);
+
+/** Bytes of items that were fed and have no outcome yet. */
+FM_API uint64_t fm_map_count_bytes(const fm_map *map);
+
 /** So many more items were consumed (see max_active). */
 FM_API void fm_map_consume(fm_map *map, uint64_t n);
 
@@ -619,6 +646,17 @@ FM_API void fm_map_free(fm_map *map);
  * for this worker, FM_ECLOSED when the parent is gone.
  */
 FM_API int fm_worker_next(fm_worker *worker, uint64_t *ret_index);
+
+/**
+ * The bytes of the item, of a map with is_source: they live until the next
+ * fm_worker_next().  Waits until all of them are there, which is not the item's
+ * time.
+ *
+ * Returns their format, FM_ECLOSED when the parent is gone, -ENOMEM, or -EINVAL
+ * when the map has no source or the worker is in no item.
+ */
+FM_API int fm_worker_get_item(fm_worker *worker, const void **ret_data,
+                              size_t *ret_len);
 
 /** Append bytes to the item's value; as fm_child_write(). */
 FM_API int fm_worker_write(fm_worker *worker, const void *data, size_t len);

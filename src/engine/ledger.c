@@ -46,6 +46,13 @@ void fm__ledger_distrust(fm_map *map)
     }
 }
 
+int fm__ledger_add(fm_map *map, struct fm__range range)
+{
+    int rc = reserve(map);
+
+    return rc < 0 ? rc : fm__spans_add(&map->spare, range);
+}
+
 static void keep_again(fm_map *map, uint64_t index, unsigned attempt,
                        int64_t at)
 {
@@ -118,10 +125,12 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
     fm_map *map = member->map;
     int rc;
 
-    if (n == 0 || n > FM__CLAIM_MAX || first >= map->opts.n_items ||
-        n > map->opts.n_items - first)
+    if (n == 0 || n > FM__CLAIM_MAX || first >= map->n_items ||
+        n > map->n_items - first)
         return FM_EPROTOCOL;
-    release_claim(member); /* what it leaves of the one before */
+    if (map->opts.is_source && !is_offered(member, first, n))
+        return FM_EPROTOCOL; /* there is no cursor to take from */
+    release_claim(member);   /* what it leaves of the one before */
     rc = reserve(map);
     if (rc < 0)
         return rc;
@@ -129,6 +138,7 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
         member->attempt = member->offered_attempt;
         member->offered = 0;
         atomic_store(&member->future->channel->post->gift, 0);
+        fm__source_take(member);
         rc = 1;
     } else {
         member->attempt = 1;
@@ -167,8 +177,10 @@ bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
  * that have said so, or are about to. */
 void fm__ledger_look(fm_map *map)
 {
-    map->safe = map->distrusts_cursor ? map->opts.n_items
-                                      : atomic_load(&map->board->cursor);
+    map->safe =
+        map->distrusts_cursor ? map->n_items : atomic_load(&map->board->cursor);
+    if (map->opts.is_source)
+        return; /* nobody ever took from the cursor */
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
@@ -176,12 +188,16 @@ void fm__ledger_look(fm_map *map)
             atomic_load(&member->future->channel->post->claiming) != 0)
             map->safe = 0;
     }
-    if (map->safe > map->opts.n_items)
-        map->safe = map->opts.n_items;
+    if (map->safe > map->n_items)
+        map->safe = map->n_items;
 }
 
 static void check_drained(fm_map *map)
 {
+    if (map->opts.is_source) {
+        map->safe = map->n_items; /* callbacks may have fed more */
+        return;
+    }
     for (unsigned i = 0; i < map->n_members; i++) {
         if (map->members[i].future && !map->members[i].is_drained)
             map->safe = 0;
@@ -217,6 +233,8 @@ static void offer(struct fm__member *member, uint64_t first, uint64_t n,
 {
     struct fm__post *post = post_of(member);
 
+    if (member->map->opts.is_source)
+        fm__source_offer(member, first, n);
     member->offered = fm__span(first, n, FM__GIFT_OFFERED);
     member->offered_attempt = attempt;
     atomic_store(&post->gift_attempt, attempt);
@@ -239,9 +257,21 @@ static bool take_again(fm_map *map, int64_t now, struct fm__again *ret)
     return false;
 }
 
-/* Some of what was passed over. */
-static bool take_hole(fm_map *map, struct fm__range *ret)
+/* As many items of a source as its worker has lately done in about a
+ * millisecond. */
+static uint64_t gift_size(const struct fm__member *member, uint64_t most)
 {
+    uint64_t pace = atomic_load(&post_of(member)->pace);
+
+    if (!member->map->opts.is_source || pace >= most)
+        return most;
+    return pace > 0 ? pace : 1;
+}
+
+/* Some of what was passed over, or came in addition. */
+static bool take_hole(struct fm__member *member, struct fm__range *ret)
+{
+    fm_map *map = member->map;
     const struct fm_map_opts *opts = &map->opts;
     uint64_t most = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
     uint64_t end = map->safe;
@@ -254,6 +284,8 @@ static bool take_hole(fm_map *map, struct fm__range *ret)
     if (ret->end > end)
         ret->end = end;
     share = (ret->end - ret->first + map->n_members - 1) / map->n_members;
+    if (share > gift_size(member, most))
+        share = gift_size(member, most);
     if (share < opts->chunk_min)
         share = opts->chunk_min;
     if (share > most)
@@ -274,7 +306,7 @@ static bool give(fm_map *map, struct fm__member *member, int64_t now)
         offer(member, again.index, 1, again.attempt);
         return true;
     }
-    if (take_hole(map, &hole)) {
+    if (take_hole(member, &hole)) {
         offer(member, hole.first, hole.end - hole.first, 1);
         return true;
     }
@@ -284,6 +316,8 @@ static bool give(fm_map *map, struct fm__member *member, int64_t now)
 /* Idle ones first; then those that will have time at their next claim. */
 static bool give_all(fm_map *map, int64_t now, bool to_idle)
 {
+    if (!to_idle && map->opts.isolate == FM_ISOLATE_CHUNK)
+        return true; /* they will have no next claim */
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
@@ -314,6 +348,7 @@ static bool take_back_gift(fm_map *map)
         give_back(map, first, first + fm__span_count(member->offered),
                   member->offered_attempt);
         member->offered = 0;
+        fm__source_take_back(member);
         return true;
     }
     return false;
@@ -365,6 +400,7 @@ static bool take_back_rest(struct fm__member *member, int64_t now)
         return false;
     member->n = at + 1 - member->first;
     give_back(member->map, at + 1, end, member->attempt);
+    fm__source_cut(member, at + 1);
     return true;
 }
 

@@ -24,7 +24,7 @@
 
 const char *fm_map_opts_error(const struct fm_map_opts *opts)
 {
-    if (opts->n_items > FM__ITEMS_MAX)
+    if (opts->n_items > (opts->is_source ? 0 : FM__ITEMS_MAX))
         return "n_items";
     if (opts->chunk_max > 0 && opts->chunk_min > opts->chunk_max)
         return "chunk_min";
@@ -82,13 +82,14 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->max_tasks = opts->max_tasks;
     crew->max_rss = opts->max_rss;
     crew->max_claims = opts->isolate == FM_ISOLATE_CHUNK ? 1 : 0;
+    crew->tray = opts->is_source ? &member->tray.ring : NULL;
 }
 
 /* ------------------------------------------------------------- the workers */
 
 static uint64_t open_end(const fm_map *map)
 {
-    uint64_t end = map->opts.n_items;
+    uint64_t end = map->n_items;
 
     if (map->opts.max_active > 0 &&
         map->opts.max_active < end - map->n_consumed)
@@ -157,14 +158,17 @@ static int hire(struct fm__member *member)
     return rc;
 }
 
-static bool has_work_to_give(const fm_map *map)
+/* As long as items may come, all of them, so that these wait for no fork. */
+static uint64_t count_wanted(const fm_map *map)
 {
-    return map->spare.count > 0 || map->n_again > 0;
+    if (map->opts.is_source && !map->is_fed)
+        return map->n_members;
+    return map->spare.count + map->n_again;
 }
 
 static void hire_all(fm_map *map, int64_t now)
 {
-    uint64_t work = map->spare.count + map->n_again;
+    uint64_t work = count_wanted(map);
 
     if (now < map->hire_at) {
         if (map->look_at > map->hire_at)
@@ -228,6 +232,8 @@ void fm__map_deliver(fm_map *map, const struct fm_item *item)
     if (map->state != FM__MAP_RUNNING)
         return;
     map->n_settled++;
+    if (map->opts.is_source)
+        fm__source_drop(map, item->index);
     if (map->opts.eager || item->type == FM_ITEM_FAILED)
         map->engine->has_news = true;
     map->opts.on_item(map, item, map->opts.cb_ud);
@@ -320,7 +326,7 @@ static void plan_quiet_look(fm_map *map, int64_t now)
 
 static void tend_running(fm_map *map, int64_t now)
 {
-    if (map->n_settled >= map->opts.n_items) {
+    if (map->n_settled >= map->n_items && map->is_fed) {
         enter(map, FM__MAP_ENDING);
         call_all(map);
         return;
@@ -332,7 +338,9 @@ static void tend_running(fm_map *map, int64_t now)
     if (times_items(map))
         time_items(map, now);
     fm__ledger_hand_out(map, now);
-    if (has_work_to_give(map))
+    if (map->opts.is_source)
+        fm__source_pour_all(map);
+    if (count_wanted(map) > 0)
         hire_all(map, now);
     for (size_t i = 0; i < map->n_again; i++) {
         if (map->again[i].at > now && map->again[i].at < map->look_at)
@@ -414,6 +422,7 @@ static unsigned count_places(const fm_engine *engine,
 static void free_map(fm_map *map)
 {
     fm__spans_done(&map->spare);
+    fm__source_done(map);
     fm__sys.free(map->again);
     /* In a process that inherited this no mapping came along. */
     if (fm__engine_is_ours(map->engine))
@@ -446,6 +455,9 @@ static fm_map *make(fm_engine *engine, const struct fm_map_opts *opts)
     map->refs = 1;
     map->n_members = n;
     map->patience = PATIENCE_NS;
+    map->n_items = opts->n_items;
+    map->is_fed = !opts->is_source;
+    map->distrusts_cursor = opts->is_source;
     map->board = fm__memory_share(FM__BOARD_SIZE);
     map->has_fence = fm__fence_is_there();
     take_opts(map, opts);
@@ -505,7 +517,7 @@ void fm_map_consume(fm_map *map, uint64_t n)
 {
     map->n_consumed += n;
     if (map->opts.max_active > 0 && map->state == FM__MAP_RUNNING &&
-        fm__engine_is_ours(map->engine))
+        !map->opts.is_source && fm__engine_is_ours(map->engine))
         call_all(map);
 }
 

@@ -4,15 +4,17 @@
  *
  * Who owns what
  *   map      the board, the ledger (what nobody has, what is to be tried
- *            again), its members; one reference of the host, one of each
- *            member that lives
+ *            again), the stock of a source, its members; one reference of the
+ *            host, one of each member that lives
  *   member   a place for one worker: its future while it lives, its open
- *            claim, the gift it was offered, the pieces of a record
+ *            claim, the gift it was offered, the pieces of a record, the
+ *            tray by which items of a source come to it
  *   engine   the list of maps that are not over
  *
  * Where an item is, from the first to its one outcome
  *   given to nobody   map->spare; from the cursor on they are the workers' to
- *                     take, before it the parent's to give
+ *                     take, before it the parent's to give, as are all items
+ *                     of a source
  *   waiting           map->again, after a failure that is retried
  *   offered           member->offered
  *   claimed           member->first + done … first + n
@@ -30,12 +32,19 @@
 #include "engine/spans.h"
 #include "process/worker.h"
 #include "wire/buffer.h"
+#include "wire/tray.h"
 
 enum fm__map_state {
     FM__MAP_RUNNING,
     FM__MAP_ENDING,
     FM__MAP_STOPPING,
     FM__MAP_OVER
+};
+
+/* Items whose bytes are to be written into a member's tray. */
+struct fm__pour {
+    uint64_t next, end;
+    size_t done; /* bytes of the next that are there */
 };
 
 struct fm__member {
@@ -51,7 +60,9 @@ struct fm__member {
     unsigned attempt;
     uint64_t offered; /* a span, 0: none */
     unsigned offered_attempt;
-    size_t taken; /* of the bytes that are being looked at */
+    struct fm__tray tray;     /* of a map with a source, while it lives */
+    struct fm__pour pours[2]; /* for the claim; for the gift, after it */
+    size_t taken;             /* of the bytes that are being looked at */
     struct fm__buffer pieces;
     /* What was seen of its word: for items that stand still. */
     uint64_t last_word, last_at,
@@ -61,6 +72,22 @@ struct fm__member {
 };
 
 #define FM__BOARD_SIZE 4096
+
+/* What a source has given and is not settled: hashed by number. */
+struct fm__stocked {
+    struct fm__stocked *next; /* of the same hash */
+    uint64_t index;
+    size_t len;
+    int format;
+    unsigned char data[];
+};
+
+struct fm__stock {
+    struct fm__stocked **heads; /* NULL while size is 0 */
+    size_t size;                /* 0 or a power of two */
+    size_t n;
+    uint64_t bytes;
+};
 
 /* An item that has failed and is tried again. */
 struct fm__again {
@@ -79,7 +106,10 @@ struct fm_map {
     struct fm__spans spare;
     struct fm__again *again;
     size_t n_again, again_size;
+    uint64_t n_items; /* so far, of a source */
     uint64_t n_settled, n_consumed;
+    struct fm__stock stock;
+    bool is_fed;   /* no more items come */
     uint64_t safe; /* before it, what is spare was claimed by nobody */
     bool distrusts_cursor;
     bool has_fence;        /* see os/fence.h */
@@ -106,10 +136,14 @@ static inline bool fm__member_has_claim(const struct fm__member *member)
 /* Before and after the fork of a member. */
 int fm__member_prepare(struct fm__member *member);
 void fm__member_forked(struct fm__member *member);
+/* What it did is not ours: it is ended for this reason. */
+void fm__member_refuse(struct fm__member *member, int rc);
 /* The job function of a member; `ud` is the member. */
 int fm__member_main(fm_child *child, void *ud);
 
 /* ledger.c: who has which items */
+/* These come in addition.  0 or -ENOMEM. */
+int fm__ledger_add(fm_map *map, struct fm__range range);
 /* It takes these; what is left of its claim before goes back. */
 int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n);
 /* Items of the claim that are not settled, and what was offered, go back. */
@@ -121,6 +155,25 @@ void fm__ledger_look(fm_map *map);
 void fm__ledger_hand_out(fm_map *map, int64_t now);
 /* No more cursor: what is left is handed out. */
 void fm__ledger_distrust(fm_map *map);
+
+/* source.c: items that come after the fork */
+void fm__source_done(fm_map *map);
+/* The item has its outcome. */
+void fm__source_drop(fm_map *map, uint64_t index);
+/* Make the tray, before the fork, and let go of it.  0 or -errno. */
+int fm__source_open_tray(struct fm__member *member);
+/* No process that is forked from now on gets it. */
+void fm__source_keep_tray(const struct fm__member *member);
+void fm__source_close_tray(struct fm__member *member);
+/* It was offered these; has taken the offer; the offer was taken back; of its
+ * claim nothing from `end` on is wanted any more. */
+void fm__source_offer(struct fm__member *member, uint64_t first, uint64_t n);
+void fm__source_take(struct fm__member *member);
+void fm__source_take_back(struct fm__member *member);
+void fm__source_cut(struct fm__member *member, uint64_t end);
+/* Write what there is room for now. */
+void fm__source_pour(struct fm__member *member);
+void fm__source_pour_all(fm_map *map);
 
 /* map.c */
 void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,

@@ -18,6 +18,7 @@ int fm__member_main(fm_child *child, void *ud)
     int rc;
 
     (void)fm__memory_inherit(member->crew.board, FM__BOARD_SIZE, false);
+    fm__source_keep_tray(member);
     fm__worker_init(&worker, child, &member->crew);
     worker.opts = opts;
     rc = opts->fn(&worker, opts->ud);
@@ -39,6 +40,18 @@ int fm_worker_next(fm_worker *worker, uint64_t *ret_index)
     if (rc > 0)
         *ret_index = fm__worker_index(worker);
     return rc;
+}
+
+int fm_worker_get_item(fm_worker *worker, const void **ret_data,
+                       size_t *ret_len)
+{
+    int rc = fm__worker_fetch(worker);
+
+    if (rc < 0)
+        return rc;
+    *ret_data = worker->items.pieces.data;
+    *ret_len = worker->items.pieces.len;
+    return worker->item_format;
 }
 
 int fm_worker_write(fm_worker *worker, const void *data, size_t len)

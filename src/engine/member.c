@@ -401,7 +401,7 @@ static void run_batch(struct fm__member *member, struct batch *batch)
 
 /* What is not ours ends the worker.  What the parent has no memory for, too:
  * the item fails, as it may be too big. */
-static void refuse(struct fm__member *member, int rc)
+void fm__member_refuse(struct fm__member *member, int rc)
 {
     struct fm__inbox *inbox = &member->future->inbox;
 
@@ -436,7 +436,7 @@ void fm__member_drain(struct fm__member *member, size_t most)
         if (member->in_frames)
             take_frames(member, &batch);
         if (batch.rc < 0)
-            refuse(member, batch.rc);
+            fm__member_refuse(member, batch.rc);
         total += member->taken;
         if (fm__ring_consume(ring, member->taken))
             fm__word_wake(&ring->shared->room);
@@ -505,6 +505,7 @@ void fm__member_settled(struct fm__member *member)
     if (map->state == FM__MAP_ENDING && future->outcome.kind == FM_ERROR)
         fm__map_fail(map, &future->outcome, future);
     fm__buffer_done(&member->pieces);
+    fm__source_close_tray(member);
     future->member = NULL;
     member->future = NULL;
     map->n_living--;
@@ -518,6 +519,7 @@ int fm__member_prepare(struct fm__member *member)
 {
     fm_map *map = member->map;
     struct fm__channel *channel = member->future->channel;
+    int rc = 0;
 
     fm__channel_clear_post(channel);
     fm__map_set_limits(map, member);
@@ -528,10 +530,13 @@ int fm__member_prepare(struct fm__member *member)
     member->is_drained = true;
     member->is_fruitful = false;
     member->last_word = 0;
-    return fm__memory_inherit(map->board, FM__BOARD_SIZE, true);
+    if (map->opts.is_source)
+        rc = fm__source_open_tray(member);
+    return rc < 0 ? rc : fm__memory_inherit(map->board, FM__BOARD_SIZE, true);
 }
 
 void fm__member_forked(struct fm__member *member)
 {
     (void)fm__memory_inherit(member->map->board, FM__BOARD_SIZE, false);
+    fm__source_keep_tray(member);
 }

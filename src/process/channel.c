@@ -69,6 +69,7 @@ void fm__channel_clear_post(struct fm__channel *channel)
     atomic_store(&post->detail, 0);
     atomic_store(&post->claiming, 0);
     atomic_store(&post->quiet, 0);
+    atomic_store(&post->pace, 0);
     atomic_store(&post->gift, 0);
     atomic_store(&post->limit, 0);
     atomic_store(&post->gift_attempt, 0);

@@ -92,6 +92,7 @@ struct fm__post {
     _Atomic uint64_t detail;    /* where in the item it is, if it says so */
     _Atomic uint32_t claiming;  /* may have moved the cursor without a CLAIM */
     _Atomic uint32_t quiet;     /* items may end and the bell not be rung */
+    _Atomic uint32_t pace;      /* items of about a millisecond, 0: unknown */
     /* The parent writes, and the worker the gift's state. */
     _Alignas(64) _Atomic uint64_t gift;
     _Atomic uint64_t limit; /* the cursor may be used up to here */

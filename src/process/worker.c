@@ -69,6 +69,25 @@ static int wait_room(struct fm_worker *worker, size_t need)
     }
 }
 
+int64_t fm__worker_pause(struct fm_worker *worker)
+{
+    if (worker->timed && fm__span_low(worker->word) == FM__WORD_RUN)
+        set_flag(worker, FM__WORD_WAIT);
+    return fm__clock_now();
+}
+
+void fm__worker_resume(struct fm_worker *worker, int64_t since)
+{
+    int64_t spent = fm__clock_now() - since;
+
+    worker->tick_at += spent;
+    if (!worker->timed || fm__span_low(worker->word) != FM__WORD_WAIT)
+        return;
+    atomic_store(&worker->post->started_at,
+                 atomic_load(&worker->post->started_at) + spent);
+    set_flag(worker, FM__WORD_RUN);
+}
+
 /* Waiting for the parent is not the item's time. */
 int fm__worker_wait_room(struct fm_worker *worker, size_t need)
 {
@@ -81,13 +100,9 @@ int fm__worker_wait_room(struct fm_worker *worker, size_t need)
         return 0;
     if (!worker->timed || fm__span_low(worker->word) != FM__WORD_RUN)
         return wait_room(worker, need);
-    since = fm__clock_now();
-    set_flag(worker, FM__WORD_WAIT);
+    since = fm__worker_pause(worker);
     rc = wait_room(worker, need);
-    atomic_store(&worker->post->started_at,
-                 atomic_load(&worker->post->started_at) + fm__clock_now() -
-                     since);
-    set_flag(worker, FM__WORD_RUN);
+    fm__worker_resume(worker, since);
     return rc;
 }
 
@@ -130,6 +145,8 @@ static void tick(struct fm_worker *worker)
     if (worker->crew->eager)
         atomic_store_explicit(&worker->post->quiet, worker->stride > 1,
                               memory_order_relaxed);
+    atomic_store_explicit(&worker->post->pace, worker->stride,
+                          memory_order_relaxed);
     wake_if_due(worker);
 }
 
@@ -213,7 +230,12 @@ static int take_gift(struct fm_worker *worker)
     worker->attempt = atomic_load(&post->gift_attempt);
     rc = fm__worker_put(worker, FM__RECORD_CLAIM, worker->attempt & 0xff,
                         (uint32_t)n, fm__span_first(gift));
-    return rc < 0 ? rc : begin_claim(worker, fm__span_first(gift), n);
+    if (rc < 0)
+        return rc;
+    /* Where there are gifts only, another one is wanted beside it. */
+    if (worker->crew->tray)
+        fm__worker_wake_parent(worker);
+    return begin_claim(worker, fm__span_first(gift), n);
 }
 
 /* Move the cursor over `*ret_n` items.  False when it is at the end. */
@@ -290,7 +312,7 @@ static int next_claim(struct fm_worker *worker)
             !may_claim(worker) || is_spent(worker))
             return 0;
         rc = take_gift(worker);
-        if (rc == 0)
+        if (rc == 0 && !worker->crew->tray)
             rc = take_chunk(worker);
         if (rc == 0)
             rc = rest(worker);
@@ -516,4 +538,6 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->countdown = 1;
     worker->counted = 1;
     worker->tick_at = fm__clock_now();
+    if (crew->tray)
+        fm__tray_reader_init(&worker->items, crew->tray);
 }

@@ -18,6 +18,7 @@
 #include "process/post.h"
 #include "wire/record.h"
 #include "wire/sink.h"
+#include "wire/tray.h"
 
 /* What a worker is told before the fork.  Read only. */
 struct fm__crew {
@@ -32,6 +33,7 @@ struct fm__crew {
     bool has_fence; /* the parent can make barriers here */
     uint64_t limit; /* most bytes of a result, 0: none */
     uint64_t max_tasks, max_claims, max_rss; /* 0: none */
+    const struct fm__ring *tray; /* items come by it; NULL: they are there */
 };
 
 struct fm_worker {
@@ -60,6 +62,9 @@ struct fm_worker {
     int format;
     uint64_t n_before; /* items of the claims before */
     uint64_t n_claims;
+    struct fm__tray_reader items; /* of crew->tray */
+    uint64_t fetched; /* the item whose bytes are there, plus 1; 0: none */
+    int item_format;
     fm_engine *engine; /* of the items' own processes; NULL at first */
     const struct fm_map_opts *opts;
 };
@@ -154,6 +159,16 @@ int fm__worker_end(struct fm_worker *worker, unsigned kind, unsigned detail);
  * begins. */
 int fm__worker_write_texts(struct fm_worker *worker, const char *first,
                            const char *second);
+
+/* Between these two the item waits for the parent: that is not its time. */
+int64_t fm__worker_pause(struct fm_worker *worker);
+void fm__worker_resume(struct fm_worker *worker, int64_t since);
+
+/* Have the bytes of the item that the worker is in, which came by the tray, in
+ * worker->items.pieces, with their format in worker->item_format.  Waits for
+ * them.  0, FM_ECLOSED when the parent is gone, -ENOMEM, or -EINVAL when items
+ * do not come by a tray. */
+int fm__worker_fetch(struct fm_worker *worker);
 
 /* What is said shall be heard soon. */
 void fm__worker_wake_parent(struct fm_worker *worker);
