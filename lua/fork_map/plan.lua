@@ -96,10 +96,11 @@ function M.read_list(verb, list)
   if n == nil then
     n = #list
   end
-  if not math.tointeger(n) or n < 0 then
+  n = math.type(n) and math.tointeger(n)
+  if not n or n < 0 then
     return nil, ('fork_map.%s: the list\'s field "n" must be an integer, 0 or more'):format(verb)
   end
-  return list, math.tointeger(n)
+  return list, n
 end
 
 -- In a worker whose items stand for others: their numbers, and the process that

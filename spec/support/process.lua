@@ -86,10 +86,22 @@ function M.smaps(field)
 end
 
 -- What must be the same after a test as before.  The engine keeps the
--- descriptors of one idle channel, which a killed child takes with it: a plain
--- call brings it back.
-local function take_stock()
-  fork_map(function() end)
+-- descriptors of idle channels, up to eight and no more than it once needed, and
+-- a killed child takes its own with it: as many children at once as a test has
+-- bring them back.
+local function run_at_once(n_children)
+  local futures = {}
+  for i = 1, n_children do
+    futures[i] = core.future(fork_map.engine().core, core.options {})
+    core.start(futures[i], function() end)
+  end
+  for _, future in ipairs(futures) do
+    while not core.wait(future) do end
+  end
+end
+
+local function take_stock(n_children)
+  run_at_once(n_children)
   collectgarbage()
   local handlers = {}
   for signal = 1, 31 do
@@ -102,14 +114,15 @@ local function take_stock()
   return { fds = fds, handlers = handlers, blocked = sys.blocked() }
 end
 
----Check after every test of a block that nothing of it is left.
-function M.guard(before_each, after_each)
+---Check after every test of a block that nothing of it is left.  Give it how many
+---children tests may have at once, when those are more than one.
+function M.guard(before_each, after_each, n_children)
   local before
   before_each(function()
-    before = take_stock()
+    before = take_stock(n_children or 1)
   end)
   after_each(function()
-    local after = take_stock()
+    local after = take_stock(n_children or 1)
     assert.same({}, M.children())
     assert.same({ nil, "ECHILD" }, { sys.wait_any() })
     local n_before, n_after = 0, 0
