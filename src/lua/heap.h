@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The Lua heap of a child: how much it may grow, and when its collector comes
- * back.  For children only; nothing here is ever undone.
+ * The Lua heap.  Of a child: how much it may grow, and when its collector comes
+ * back; nothing of that is ever undone.  Of a parent: room for what children
+ * send.
  */
 #ifndef FM_LUA_HEAP_H
 #define FM_LUA_HEAP_H
@@ -32,5 +33,11 @@ void fmL_heap_limit(lua_State *L, struct fmL_heap *heap, uint64_t limit);
 
 /* No limit from here on, so that the failure can be told. */
 void fmL_heap_lift(struct fmL_heap *heap);
+
+/* Push a table with room for `n` items, or a string.  The pages of a big one
+ * are made at once: they are fresh, or shared with children, and each would
+ * cost a fault of its own.  [-0, +1, m] */
+void fmL_heap_push_list(lua_State *L, int n);
+void fmL_heap_push_string(lua_State *L, const char *data, size_t len);
 
 #endif

@@ -5,17 +5,14 @@
 #include <errno.h>
 #include <string.h>
 #include <lauxlib.h>
+#include "lua/heap.h"
 #include "lua/values.h"
-#include "os/memory.h"
 
 #define RESULT_DEFAULT ((uint64_t)256 << 20)
 #define RESULT_FACTOR 8
 
 /* Results for which room is made beforehand. */
 #define ITEMS_MAX ((uint64_t)1 << 26)
-
-/* A block of this size is worth a system call of its own. */
-#define POPULATE_MIN ((size_t)256 << 10)
 
 /* Registry key of a table, weak as to its values: address of a map -> it. */
 static const char maps_key;
@@ -82,7 +79,7 @@ static bool push_bytes(lua_State *L, const struct fmL_map *map,
     int n;
 
     if (item->format == FML_FORMAT_STRING) {
-        lua_pushlstring(L, item->data, item->len);
+        fmL_heap_push_string(L, item->data, item->len);
         return true;
     }
     n = fmL_decode(L, item->format, &map->call.options->codec, item->data,
@@ -343,49 +340,6 @@ static void set_job(struct fmL_map *map)
     opts->cb_ud = map;
 }
 
-/* What createtable() is called with below, and the allocator meanwhile. */
-struct room {
-    lua_Alloc alloc;
-    void *ud;
-    int n;
-};
-
-static void *alloc_populated(void *ud, void *block, size_t old_size,
-                             size_t size)
-{
-    const struct room *room = ud;
-    void *p = room->alloc(room->ud, block, old_size, size);
-
-    if (p != NULL && p != block && size >= POPULATE_MIN)
-        fm__memory_populate(p, size);
-    return p;
-}
-
-static int create_table(lua_State *L)
-{
-    const struct room *room = lua_touserdata(L, 1);
-
-    lua_createtable(L, room->n, 1);
-    return 1;
-}
-
-/* Push a table with room for `n` results.  Its pages are shared with the
- * workers, or fresh: each would be made by a fault of its own. */
-static void push_results(lua_State *L, uint64_t n)
-{
-    struct room room = {.n = (int)n};
-    int status;
-
-    lua_pushcfunction(L, create_table);
-    lua_pushlightuserdata(L, &room);
-    room.alloc = lua_getallocf(L, &room.ud);
-    lua_setallocf(L, alloc_populated, &room);
-    status = lua_pcall(L, 1, 1, 0);
-    lua_setallocf(L, room.alloc, room.ud);
-    if (status != LUA_OK)
-        (void)lua_error(L);
-}
-
 /* Make the tables that results come to.  Behind the fork: workers have no use
  * for them. */
 static void make_tables(lua_State *L, const struct fmL_map *map)
@@ -395,7 +349,7 @@ static void make_tables(lua_State *L, const struct fmL_map *map)
     /* All at once: growing would take half as much again on the way. */
     if (map->want != FML_WANT_VALUE || map->has_log || n > ITEMS_MAX)
         n = 0;
-    push_results(L, n);
+    fmL_heap_push_list(L, (int)n);
     lua_setiuservalue(L, 1, FML_MAP_RESULTS);
     lua_newtable(L);
     lua_setiuservalue(L, 1, FML_MAP_ERRORS);

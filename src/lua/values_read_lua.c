@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A binary text to Lua values. */
+#include "lua/heap.h"
 #include "lua/values_read.h"
 
 #include <limits.h>
@@ -147,7 +148,10 @@ static int make_table(struct state *s, size_t n_list, size_t n_keys)
 
     if (rc < 0)
         return rc;
-    lua_createtable(L, to_hint(n_list), to_hint(n_keys));
+    if (n_keys == 0)
+        fmL_heap_push_list(L, to_hint(n_list));
+    else
+        lua_createtable(L, to_hint(n_list), to_hint(n_keys));
     s->tables++;
     if ((s->reader.flags & FM__BINARY_REFERENCES) != 0) {
         lua_pushvalue(L, -1);
