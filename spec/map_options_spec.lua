@@ -34,7 +34,7 @@ describe("options of maps", function()
   it("share the processors by a number, a part or what is left", function()
     local function count(workers)
       local pids, n = {}, 0
-      for _, pid in ipairs(fork_map.map(60, function() sys.sleep(0.005) return sys.getpid() end, {
+      for _, pid in ipairs(fork_map.map(20, function() sys.sleep(0.005) return sys.getpid() end, {
         workers = workers, chunk = 1,
       })) do
         n = n + (pids[pid] and 0 or 1)

@@ -197,13 +197,21 @@ static void enter(fm_map *map, enum fm__map_state to)
         map->engine->has_news = true;
 }
 
+/* One that hears of it by fm_child_is_cancelled() comes to the end of its item
+ * and leaves then. */
 static void stop_members(fm_map *map)
 {
     for (unsigned i = 0; i < map->n_members; i++) {
-        fm_future *future = map->members[i].future;
+        struct fm__member *member = &map->members[i];
+        fm_future *future = member->future;
 
-        if (future && future->state != FM_SETTLED)
-            (void)fm__future_cancel(future, map->stop_grace_ns);
+        if (!future || future->state == FM_SETTLED)
+            continue;
+        fm__map_set_limits(map, member);
+        if (future->channel)
+            atomic_store(&future->channel->post->recall, 1);
+        fm__map_call(member);
+        (void)fm__future_cancel(future, map->stop_grace_ns);
     }
 }
 

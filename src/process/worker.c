@@ -353,7 +353,8 @@ int fm__worker_next_slow(struct fm_worker *worker)
         return next_claim(worker);
     if (worker->countdown == 0)
         tick(worker);
-    if (is_spent(worker)) {
+    if (is_spent(worker) ||
+        atomic_load(&worker->post->order) == FM__ORDER_LEAVE) {
         set_flag(worker, FM__WORD_IDLE);
         return 0;
     }
