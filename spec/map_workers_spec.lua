@@ -45,6 +45,22 @@ describe("fork_map.map in workers", function()
     assert.same({ "signal", "SIGKILL" }, { errors[6].kind, errors[6].signame })
   end)
 
+  it("ends the first item of a worker in time, neither earlier nor much later", function()
+    for _, opts in ipairs { { workers = 1 }, { workers = 2 }, { workers = 1, chunk = 4 } } do
+      opts.timeout, opts.grace, opts.on_error = 0.1, 0, "collect"
+      opts.retries, opts.retry_on = 1, { "timeout" }
+      local took, ok, results, errors = process.timed(fork_map.map, 4, function(i)
+        while i == 1 do end
+        return i
+      end, opts)
+      assert.is_true(ok)
+      assert.same({ nil, 2, 3, 4, n = 4 }, results)
+      assert.equal("timeout", errors[1].kind)
+      assert.equal(2, errors[1].attempt)
+      assert.is_true(took > 0.19 and took < 0.7, took)
+    end
+  end)
+
   it("limits the memory of an item, and the bytes of its result #not_asan", function()
     local view = fork_map.with { workers = 2, on_error = "collect", limits = { memory = "16M" } }
     local results, errors = view:map(4, function(i)
