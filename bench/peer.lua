@@ -122,6 +122,7 @@ local function each_tiny()
       r[i] = tiny(i)
     end
     print_figure("lua5.4-loop", N / (now() - began), "items/s")
+    check(#r == N)
   end
   for _, codec in ipairs { "auto", "lua" } do
     local name = codec == "auto" and NAME or NAME .. "-lua-codec"
@@ -157,6 +158,7 @@ local function big(make, is_right, megabytes)
       r[i] = make(i)
     end
     print_figure("lua5.4-serial", 64 * megabytes / (now() - began), "MB/s")
+    check(r[0] and #r == 63)
   end
   if ONLY and ONLY ~= NAME then
     return

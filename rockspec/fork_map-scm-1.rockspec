@@ -97,6 +97,7 @@ build = {
         "src/lua/job.c",
         "src/lua/leave.c",
         "src/lua/map.c",
+        "src/lua/map_callbacks.c",
         "src/lua/module.c",
         "src/lua/options.c",
         "src/lua/recorder.c",

@@ -64,6 +64,20 @@ int fmL_run_worker(fm_worker *worker, void *ud);
 
 struct fmL_map *fmL_check_map(lua_State *L, int idx);
 
+/* map_callbacks.c */
+
+/* The most memory that the value of an item may take. */
+size_t fmL_map_get_budget(const struct fmL_map *map);
+
+/* Have what comes stored in the map's tables. */
+void fmL_map_set_callbacks(struct fmL_map *map);
+
+/* Callbacks find the userdata on top of the stack as that of `map`, until it is
+ * collected.  [-0, +0, m] */
+void fmL_map_register(lua_State *L, struct fmL_map *map);
+
+void fmL_open_map_callbacks(lua_State *L);
+
 void fmL_open_map(lua_State *L);
 void fmL_open_worker(lua_State *L);
 
