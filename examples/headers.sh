@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Install what is missing, build, and analyse the C headers of this machine,
-# each in a process of its own; see headers.lua.
+# Install what is missing, build, and analyse the C headers of this machine in
+# parallel, among them one that crashes its process; see headers.lua.
 #
 #   sh examples/headers.sh [HOW_MANY]
 
