@@ -170,6 +170,50 @@ TEST(no_more_is_taken_than_may_be_active)
     fm_engine_free(engine);
 }
 
+static int say_scalars(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    while ((rc = fm_worker_next(worker, &index)) > 0)
+        CHECK_INT(fm__worker_put_scalar(worker, FM__RECORD_INTEGER, index), 0);
+    return rc;
+}
+
+static void count_scalars(fm_map *map, const struct fm_item *item, void *ud)
+{
+    (void)map;
+    (void)ud;
+    run.n_wrong += item->type != FM_ITEM_INTEGER ||
+                   item->u.integer != (int64_t)item->index;
+    run.n_values++;
+}
+
+/* However their records are read: one by one, or many in a row. */
+TEST(a_step_ends_when_items_of_an_eager_map_have)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = source_opts(2, say_scalars);
+    uint64_t fed = 0;
+
+    opts.on_item = count_scalars;
+    opts.max_active = 0;
+    prepare_run(30000);
+    CHECK_INT(fm_map_start(engine, &opts, &run.map), 0);
+    while (fed < run.n) {
+        for (uint64_t last = fed + 1 + fed % 60; fed < last; fed++)
+            CHECK_INT(fm_map_feed(run.map, NULL, 0, 0), 0);
+        while (run.n_values < fed)
+            CHECK(fm_engine_step(engine, -1) >= 0);
+        CHECK_INT(fm_map_count_open(run.map), 0);
+        CHECK_INT(fm_map_count_bytes(run.map), 0);
+    }
+    CHECK_INT(run.n_wrong, 0);
+    fm_map_free(run.map);
+    fm_engine_free(engine);
+}
+
 TEST(only_a_map_with_a_source_can_be_fed)
 {
     fm_engine *engine = new_engine();

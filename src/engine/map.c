@@ -239,10 +239,8 @@ void fm__map_deliver(fm_map *map, const struct fm_item *item)
 {
     if (map->state != FM__MAP_RUNNING)
         return;
-    map->n_settled++;
-    if (map->opts.is_source)
-        fm__source_drop(map, item->index);
-    if (map->opts.eager || item->type == FM_ITEM_FAILED)
+    fm__map_count(map, item->index);
+    if (item->type == FM_ITEM_FAILED)
         map->engine->has_news = true;
     map->opts.on_item(map, item, map->opts.cb_ud);
 }

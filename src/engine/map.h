@@ -178,6 +178,16 @@ void fm__source_pour_all(fm_map *map);
 /* map.c */
 void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
                   fm_future *owner);
+/* The item has its outcome, of which on_item is told next. */
+static inline void fm__map_count(fm_map *map, uint64_t index)
+{
+    map->n_settled++;
+    if (map->opts.is_source)
+        fm__source_drop(map, index);
+    if (map->opts.eager)
+        map->engine->has_news = true;
+}
+
 void fm__map_deliver(fm_map *map, const struct fm_item *item);
 void fm__map_deliver_event(fm_map *map, const struct fm_item *item);
 void fm__map_set_limits(fm_map *map, struct fm__member *member);

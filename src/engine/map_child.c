@@ -32,8 +32,6 @@ int fm_worker_next(fm_worker *worker, uint64_t *ret_index)
     if (!worker->is_ready) {
         worker->is_ready = true;
         rc = fm__worker_put(worker, FM__RECORD_READY, 0, 0, 0);
-        if (worker->timed) /* from now on its items are */
-            fm__worker_wake_parent(worker);
     }
     if (rc == 0 && !worker->said)
         rc = fm__worker_end(worker, FM__RECORD_VALUE, (unsigned)worker->format);
@@ -204,7 +202,7 @@ static int report(fm_worker *worker, const struct fm_outcome *outcome)
 int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
 {
     struct fm_job_opts opts = item_opts(worker);
-    fm_future *future = NULL;
+    fm_future *future;
     int rc = open_engine(worker);
 
     if (rc == 0)

@@ -141,7 +141,7 @@ static void set_last(struct fm_last *last, const struct fm__item_end *end)
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)end->where[i];
 
-        last->where[i] = (char)(c < ' ' || c == 0x7f ? '?' : c);
+        last->where[i] = c < ' ' || c == 0x7f ? '?' : (char)c;
     }
     last->where[len] = '\0';
 }
@@ -353,7 +353,7 @@ static void take_scalars(struct fm__member *member, const struct batch *batch)
         item.index = member->first + member->done;
         member->taken += FM__RECORD_HEAD; /* first: it may not come back */
         member->done++;
-        map->n_settled++;
+        fm__map_count(map, item.index);
         map->opts.on_item(map, &item, map->opts.cb_ud);
     }
 }
@@ -453,37 +453,27 @@ static bool was_in_item(const struct fm__member *member)
            member->last_at == member->first + member->done;
 }
 
-/* Is it the whole map's failure?  It was in no item. */
-static bool fails_map(const struct fm__member *member, enum fm_kind kind)
-{
-    fm_map *map = member->map;
-
-    switch (kind) {
-    case FM_ERROR:
-    case FM_ENCODE: /* of what it does beside its items */
-    case FM_CANCELLED:
-    case FM_CLOSED:
-        return true;
-    case FM_SPAWN:
-        return map->n_living == 1;
-    default:
-        return !member->is_fruitful && ++map->n_fruitless > map->n_members + 3;
-    }
-}
-
 /* It ended as it should, or for a reason that is the item's, the map's or
  * nobody's. */
 static void judge(struct fm__member *member, struct fm_outcome *outcome)
 {
     fm_map *map = member->map;
-    enum fm_kind kind = outcome->kind;
 
-    if (kind == FM_VALUE || map->state != FM__MAP_RUNNING)
+    if (outcome->kind == FM_VALUE || map->state != FM__MAP_RUNNING)
         return;
-    if (kind != FM_CANCELLED && kind != FM_CLOSED && was_in_item(member))
-        fail_item(member, outcome, member->last_detail);
-    else if (fails_map(member, kind))
+    if (outcome->kind == FM_CANCELLED || outcome->kind == FM_CLOSED) {
         fm__map_fail(map, outcome, member->future);
+    } else if (was_in_item(member)) {
+        fail_item(member, outcome, member->last_detail);
+    } else if (outcome->kind == FM_ERROR || outcome->kind == FM_ENCODE) {
+        fm__map_fail(map, outcome, member->future); /* outside of items */
+    } else if (outcome->kind == FM_SPAWN) {
+        if (map->n_living == 1)
+            fm__map_fail(map, outcome, member->future);
+    } else if (!member->is_fruitful &&
+               ++map->n_fruitless > map->n_members + 3) {
+        fm__map_fail(map, outcome, member->future);
+    }
 }
 
 struct end {
@@ -540,7 +530,6 @@ int fm__member_prepare(struct fm__member *member)
     member->is_drained = true;
     member->is_fruitful = false;
     member->last_word = 0;
-    member->seen_item = UINT64_MAX;
     if (map->opts.is_source)
         rc = fm__source_open_tray(member);
     return rc < 0 ? rc : fm__memory_inherit(map->board, FM__BOARD_SIZE, true);
