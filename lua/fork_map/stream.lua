@@ -39,7 +39,7 @@ local function step(self)
     self.consumed = 0
   end
   local over, done, failed, logged, events = core.map_step(map, self.bar and 0.1 or PAUSE)
-  self.is_over = over
+  self.is_over, self.done, self.failed = over, done, failed
   if events > 0 then
     map_verbs.deliver_events(map, events, self.plan.opts.on_event)
   end
@@ -80,7 +80,7 @@ function Stream:close()
     core.map_close(self.map)
     self.map = nil
   end
-  self.is_over = true
+  self.is_over, self.ready, self.queue = true, {}, {}
 end
 
 Stream.__close = Stream.close
@@ -102,6 +102,9 @@ end
 
 local function finish(self)
   local failure = self.map and core.map_failure(self.map)
+  if self.bar and self.done then
+    self.bar:finish(self.done, self.failed)
+  end
   self:close()
   if failure then
     error(failure, 0)
