@@ -489,28 +489,26 @@ end
 
 -- -------------------------------------------------------------------- chunks
 
--- A list of lists, each made when it is asked for.
+-- A list of lists, each made when it is asked for.  What a view is of.
+local chunked = setmetatable({}, { __mode = "k" })
+
 local Chunks = { __name = "fork_map.chunks" }
 
 function Chunks:__len()
-  return rawget(self, "n")
+  return chunked[self].n
 end
 
 function Chunks:__index(i)
-  local n = rawget(self, "n")
-  if math.type(i) ~= "integer" or i < 1 or i > n then
+  local of = chunked[self]
+  if math.type(i) ~= "integer" or i < 1 or i > of.n then
     return nil
   end
-  local list, size, total = rawget(self, "list"), rawget(self, "size"), rawget(self, "total")
-  local chunk, first = {}, (i - 1) * size
-  local count = math.min(size, total - first)
+  local chunk, first = {}, (i - 1) * of.size
+  local count = math.min(of.size, of.total - first)
   for k = 1, count do
-    chunk[k] = list and list[first + k]
-    if not list then
-      chunk[k] = first + k
-    end
+    chunk[k] = item_at(of, first + k)
   end
-  if rawget(self, "has_n") then
+  if of.has_n then
     chunk.n = count
   end
   return chunk
@@ -527,11 +525,13 @@ function M.chunks(list, size)
   if not size or size < 1 then
     return "fork_map.chunks: the size must be an integer, 1 or more"
   end
-  return nil, setmetatable({
+  local view = setmetatable({}, Chunks)
+  chunked[view] = {
     -- Not (total + size - 1) // size, which can wrap.
     n = total // size + (total % size > 0 and 1 or 0), list = items, size = size, total = total,
     has_n = items ~= nil and rawget(items, "n") ~= nil,
-  }, Chunks)
+  }
+  return nil, view
 end
 
 return M
