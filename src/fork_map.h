@@ -658,7 +658,9 @@ FM_API int fm_worker_next(fm_worker *worker, uint64_t *ret_index);
 FM_API int fm_worker_get_item(fm_worker *worker, const void **ret_data,
                               size_t *ret_len);
 
-/** Append bytes to the item's value; as fm_child_write(). */
+/** Append bytes to the item's value; as fm_child_write().  FM_ELIMIT: the item
+ * has failed with kind FM_LIMIT.  FM_EBUSY, here and in the next ones: outside
+ * of an item, or after its failure. */
 FM_API int fm_worker_write(fm_worker *worker, const void *data, size_t len);
 
 /** Forget the bytes of the item's value; what follows has this format. */

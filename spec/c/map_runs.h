@@ -3,6 +3,7 @@
 #ifndef SPEC_C_MAP_RUNS_H
 #define SPEC_C_MAP_RUNS_H
 
+#include <stdatomic.h>
 #include <sys/mman.h>
 
 #include "run_job.h"

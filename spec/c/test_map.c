@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Many items: each has one outcome, whatever happens to their workers. */
-#include <stdatomic.h>
-
 #include "map_runs.h"
 
 static void check_plain(uint64_t n, unsigned workers, uint64_t chunk)

@@ -20,17 +20,24 @@
 #define PATIENCE_NS FM__NS_PER_MS
 #define PATIENCE_MAX_NS (64 * FM__NS_PER_MS)
 
+/* How long a worker without items may take to wake up for a gift. */
+#define GIFT_NS (10 * FM__NS_PER_MS)
+
 /* While a worker is between cursor and claim. */
 #define CLAIMING_WAIT_NS FM__NS_PER_MS
 
 /* A set of so many holes is no honest workers' doing. */
 #define HOLES_MAX 65536u
 
+/* Nor are so many claims of what others have. */
+#define VOID_MAX (FM__RING_SIZE / FM__RECORD_HEAD)
+
 /* ------------------------------------------------------------------ claims */
 
-/* What is set aside for items that come back: a claim and a gift of each
- * member, each of which may become a hole. */
-static int reserve(fm_map *map)
+/* What is set aside for items that come back, whenever some are given out: a
+ * gift of each member, and a claim, what is taken back of which becomes a hole
+ * of its own. */
+int fm__ledger_reserve(fm_map *map)
 {
     return fm__spans_reserve(&map->spare, 4 * (size_t)map->n_members + 4);
 }
@@ -48,7 +55,7 @@ void fm__ledger_distrust(fm_map *map)
 
 int fm__ledger_add(fm_map *map, struct fm__range range)
 {
-    int rc = reserve(map);
+    int rc = fm__ledger_reserve(map);
 
     return rc < 0 ? rc : fm__spans_add(&map->spare, range);
 }
@@ -60,9 +67,10 @@ static void keep_again(fm_map *map, uint64_t index, unsigned attempt,
         (struct fm__again){.index = index, .attempt = attempt, .at = at};
 }
 
+/* For one more, and for those that members have claimed or were offered. */
 static int reserve_again(fm_map *map)
 {
-    size_t need = map->n_again + map->n_members + 1;
+    size_t need = map->n_again + 2 * (size_t)map->n_members + 1;
     size_t size = map->again_size ? map->again_size : 8;
     struct fm__again *again;
 
@@ -130,8 +138,9 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
         return FM_EPROTOCOL;
     if (map->opts.is_source && !is_offered(member, first, n))
         return FM_EPROTOCOL; /* there is no cursor to take from */
-    release_claim(member);   /* what it leaves of the one before */
-    rc = reserve(map);
+    if (fm__member_has_claim(member) && !member->is_void)
+        return FM_EPROTOCOL; /* a claim is left by who leaves, for good */
+    rc = fm__ledger_reserve(map);
     if (rc < 0)
         return rc;
     if (is_offered(member, first, n)) {
@@ -151,9 +160,11 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
     member->n = n;
     member->done = 0;
     member->is_void = rc == 0;
+    member->item_bytes = 0;
     if (member->is_void || map->spare.n > HOLES_MAX)
         fm__ledger_distrust(map);
-    return 0;
+    /* More than its ring could hold when the cursor was taken from it. */
+    return member->is_void && ++member->n_void > VOID_MAX ? FM_EPROTOCOL : 0;
 }
 
 bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
@@ -214,11 +225,8 @@ static struct fm__post *post_of(const struct fm__member *member)
 /* Can work, as far as is known. */
 static bool is_at_work(const struct fm__member *member)
 {
-    const fm_future *future = member->future;
-
-    return future && member->is_ready && future->channel &&
-           future->state == FM_RUNNING && future->stop == FM__STOP_NONE &&
-           !member->in_frames;
+    return fm__member_is_ready(member) && !member->in_frames &&
+           atomic_load(&post_of(member)->leaves) == 0;
 }
 
 static bool is_idle(const struct fm__member *member)
@@ -226,6 +234,12 @@ static bool is_idle(const struct fm__member *member)
     return is_at_work(member) && member->offered == 0 &&
            !fm__member_has_claim(member) &&
            fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE;
+}
+
+/* It has said nothing since it let a gift lie. */
+static bool is_slow(const struct fm__member *member)
+{
+    return member->is_slow && member->n_read == member->slow_read;
 }
 
 static void offer(struct fm__member *member, uint64_t first, uint64_t n,
@@ -236,6 +250,7 @@ static void offer(struct fm__member *member, uint64_t first, uint64_t n,
     if (member->map->opts.is_source)
         fm__source_offer(member, first, n);
     member->offered = fm__span(first, n, FM__GIFT_OFFERED);
+    member->offered_at = fm__clock_now();
     member->offered_attempt = attempt;
     atomic_store(&post->gift_attempt, attempt);
     atomic_store(&post->gift, member->offered);
@@ -302,6 +317,8 @@ static bool give(fm_map *map, struct fm__member *member, int64_t now)
     struct fm__again again;
     struct fm__range hole;
 
+    if (fm__ledger_reserve(map) < 0)
+        return false;
     if (take_again(map, now, &again)) {
         offer(member, again.index, 1, again.attempt);
         return true;
@@ -313,42 +330,68 @@ static bool give(fm_map *map, struct fm__member *member, int64_t now)
     return false;
 }
 
-/* Idle ones first; then those that will have time at their next claim. */
-static bool give_all(fm_map *map, int64_t now, bool to_idle)
+static bool gets_gift(const struct fm__member *member, int turn)
 {
-    if (!to_idle && map->opts.isolate == FM_ISOLATE_CHUNK)
-        return true; /* they will have no next claim */
-    for (unsigned i = 0; i < map->n_members; i++) {
-        struct fm__member *member = &map->members[i];
+    if (turn == 0)
+        return is_idle(member) && !is_slow(member);
+    if (member->map->opts.isolate == FM_ISOLATE_CHUNK && turn == 1)
+        return false; /* it will have no next claim */
+    return is_at_work(member) && member->offered == 0 &&
+           (turn == 2 ? is_idle(member) : !is_slow(member));
+}
 
-        if (to_idle ? !is_idle(member)
-                    : !is_at_work(member) || member->offered != 0)
-            continue;
-        if (!give(map, member, now))
-            return false;
+/* Idle ones first; then those that will have time at their next claim; then
+ * those that seem to sleep. */
+static void give_all(fm_map *map, int64_t now)
+{
+    for (int turn = 0; turn < 3; turn++) {
+        for (unsigned i = 0; i < map->n_members; i++) {
+            struct fm__member *member = &map->members[i];
+
+            if (gets_gift(member, turn) && !give(map, member, now))
+                return;
+        }
     }
-    return true;
 }
 
 /* --------------------------------------------------------------- taking back
  */
 
-/* A gift that a busy worker has not taken yet. */
-static bool take_back_gift(fm_map *map)
+static bool take_back_gift(struct fm__member *member)
+{
+    uint64_t gift = member->offered;
+    uint64_t first = fm__span_first(gift);
+
+    if (!atomic_compare_exchange_strong(&post_of(member)->gift, &gift, 0))
+        return false;
+    give_back(member->map, first, first + fm__span_count(member->offered),
+              member->offered_attempt);
+    member->offered = 0;
+    fm__source_take_back(member);
+    return true;
+}
+
+/* A gift that a worker has not taken yet, because it is busy or stands still;
+ * who leaves never will. */
+static bool take_back_gifts(fm_map *map, int64_t now)
 {
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
-        uint64_t gift = member->offered;
-        uint64_t first = fm__span_first(gift);
+        int64_t at = member->offered_at + GIFT_NS;
 
-        if (gift == 0 || !is_at_work(member) || !fm__member_has_claim(member))
+        if (member->offered == 0 || !fm__member_is_ready(member))
             continue;
-        if (!atomic_compare_exchange_strong(&post_of(member)->gift, &gift, 0))
+        if (is_at_work(member) && !fm__member_has_claim(member) && now < at) {
+            if (map->look_at > at)
+                map->look_at = at;
             continue;
-        give_back(map, first, first + fm__span_count(member->offered),
-                  member->offered_attempt);
-        member->offered = 0;
-        fm__source_take_back(member);
+        }
+        if (!take_back_gift(member))
+            continue;
+        member->is_slow = true;
+        member->slow_read = member->n_read;
+        atomic_store(&post_of(member)->ask, 1);
+        fm__map_call(member);
         return true;
     }
     return false;
@@ -378,13 +421,21 @@ static bool recall(struct fm__member *member)
     return !member->map->has_fence || fm__fence_all();
 }
 
+/* The item that it is in.  After a swap the word tells so first. */
+static uint64_t item_of(const struct fm__member *member, uint64_t word)
+{
+    uint64_t at = atomic_load(&post_of(member)->at);
+
+    return at < fm__span_first(word) ? fm__span_first(word) : at;
+}
+
 /* The items after the one that the worker is in, if that stands still. */
 static bool take_back_rest(struct fm__member *member, int64_t now)
 {
     struct fm__post *post = post_of(member);
     uint64_t word = atomic_load(&post->word);
     uint64_t end = fm__span_first(word) + fm__span_count(word) + 1;
-    uint64_t at = atomic_load(&post->at);
+    uint64_t at = item_of(member, word);
     uint64_t bare = fm__span(at, 0, fm__span_low(word));
 
     if (at + 1 >= end || member->is_void ||
@@ -393,9 +444,10 @@ static bool take_back_rest(struct fm__member *member, int64_t now)
         return false;
     if (!stands_still(member, at, now))
         return false;
-    if (at < member->first + member->done || end != member->first + member->n)
+    if (at + 1 < member->first + member->done ||
+        end != member->first + member->n || fm__ledger_reserve(member->map) < 0)
         return false; /* it lies, or has said more than was read */
-    if (!recall(member) || atomic_load(&post->at) != at ||
+    if (!recall(member) || item_of(member, word) != at ||
         !atomic_compare_exchange_strong(&post->word, &word, bare))
         return false;
     member->n = at + 1 - member->first;
@@ -404,12 +456,30 @@ static bool take_back_rest(struct fm__member *member, int64_t now)
     return true;
 }
 
+/* It goes no further than the item that it is in. */
+void fm__ledger_condemned(struct fm__member *member, uint64_t word)
+{
+    uint64_t next = fm__span_first(word) + 1;
+    uint64_t count = fm__span_count(word);
+
+    if (member->offered != 0)
+        (void)take_back_gift(member);
+    if (count == 0 || member->is_void || !fm__member_has_claim(member) ||
+        next < member->first + member->done ||
+        next + count != member->first + member->n ||
+        fm__ledger_reserve(member->map) < 0)
+        return;
+    member->n -= count;
+    give_back(member->map, next, next + count, member->attempt);
+    fm__source_cut(member, next);
+}
+
 /* There is a worker without items: find some for it. */
 static bool take_back(fm_map *map, int64_t now)
 {
     bool is_open = false;
 
-    if (take_back_gift(map))
+    if (take_back_gifts(map, now))
         return true;
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
@@ -428,10 +498,31 @@ static bool take_back(fm_map *map, int64_t now)
     return false;
 }
 
+/* Its last record is read before it is believed that it leaves. */
+static bool has_left(struct fm__member *member)
+{
+    const unsigned char *data;
+
+    return atomic_load(&post_of(member)->leaves) != 0 &&
+           fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE &&
+           fm__ring_peek_all(&member->future->channel->ring, &data) == 0;
+}
+
+/* Who was told that there are no more leaves the rest of its claim. */
+static void release_left(fm_map *map)
+{
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+
+        if (fm__member_is_ready(member) && has_left(member))
+            release_claim(member);
+    }
+}
+
 static bool has_idle(const fm_map *map)
 {
     for (unsigned i = 0; i < map->n_members; i++) {
-        if (is_idle(&map->members[i]))
+        if (is_idle(&map->members[i]) && !is_slow(&map->members[i]))
             return true;
     }
     return false;
@@ -440,15 +531,16 @@ static bool has_idle(const fm_map *map)
 void fm__ledger_hand_out(fm_map *map, int64_t now)
 {
     struct fm__range first;
-    uint64_t passed = atomic_load(&map->board->cursor);
+    uint64_t passed =
+        map->distrusts_cursor ? map->n_items : atomic_load(&map->board->cursor);
 
     check_drained(map);
+    release_left(map);
     if (map->safe == 0 && fm__spans_first(&map->spare, &first) &&
         first.first < passed && map->look_at > now + CLAIMING_WAIT_NS)
         map->look_at = now + CLAIMING_WAIT_NS;
     for (;;) {
-        if (give_all(map, now, true))
-            (void)give_all(map, now, false);
+        give_all(map, now);
         if (!has_idle(map) || !take_back(map, now))
             return;
         map->patience = PATIENCE_NS;

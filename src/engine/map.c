@@ -57,7 +57,7 @@ static void take_opts(fm_map *map, const struct fm_map_opts *opts)
 }
 
 /* Items with a process of their own are timed by their worker. */
-static bool times_items(const fm_map *map)
+bool fm__map_times_items(const fm_map *map)
 {
     return map->opts.job.timeout_ns > 0 && map->opts.isolate != FM_ISOLATE_ITEM;
 }
@@ -76,7 +76,7 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->chunk_max = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
     crew->adapts = opts->chunk_max != opts->chunk_min;
     crew->eager = opts->eager;
-    crew->timed = times_items(map);
+    crew->timed = fm__map_times_items(map);
     crew->has_fence = map->has_fence;
     crew->limit = opts->job.limits.result;
     crew->max_tasks = opts->max_tasks;
@@ -133,60 +133,6 @@ static void call_all(fm_map *map)
     }
 }
 
-/* Their items are timed by the map; no process of theirs is tried again. */
-static int hire(struct fm__member *member)
-{
-    fm_map *map = member->map;
-    struct fm_job_opts opts = map->opts.job;
-    int rc;
-
-    opts.timeout_ns = 0;
-    opts.retries = 0;
-    if (map->opts.isolate == FM_ISOLATE_ITEM) {
-        memset(&opts.limits, 0, sizeof opts.limits);
-        opts.limits.result = map->opts.job.limits.result;
-    }
-    map->refs++;
-    map->n_living++;
-    rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
-                   &member->future);
-    if (rc < 0) {
-        map->n_living--;
-        map->refs--;
-        member->future = NULL;
-    }
-    return rc;
-}
-
-/* As long as items may come, all of them, so that these wait for no fork. */
-static uint64_t count_wanted(const fm_map *map)
-{
-    if (map->opts.is_source && !map->is_fed)
-        return map->n_members;
-    return map->spare.count + map->n_again;
-}
-
-static void hire_all(fm_map *map, int64_t now)
-{
-    uint64_t work = count_wanted(map);
-
-    if (now < map->hire_at) {
-        if (map->look_at > map->hire_at)
-            map->look_at = map->hire_at;
-        return;
-    }
-    for (unsigned i = 0; i < map->n_members && work > 0; i++) {
-        if (map->members[i].future)
-            continue;
-        if (map->state != FM__MAP_RUNNING || map->engine->closed ||
-            hire(&map->members[i]) < 0) {
-            map->hire_at = fm__clock_after(now, HIRE_PAUSE_NS);
-            break;
-        }
-        work--;
-    }
-}
-
 /* ------------------------------------------------------------------ states */
 
 static void enter(fm_map *map, enum fm__map_state to)
@@ -235,6 +181,87 @@ void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
     stop_soon(map, -1);
 }
 
+/* Their items are timed by the map; no process of theirs is tried again. */
+static int hire(struct fm__member *member)
+{
+    fm_map *map = member->map;
+    struct fm_job_opts opts = map->opts.job;
+    int rc;
+
+    opts.timeout_ns = 0;
+    opts.retries = 0;
+    if (map->opts.isolate == FM_ISOLATE_ITEM) {
+        memset(&opts.limits, 0, sizeof opts.limits);
+        opts.limits.result = map->opts.job.limits.result;
+    }
+    map->refs++;
+    map->n_living++;
+    rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
+                   &member->future);
+    if (rc < 0) {
+        map->n_living--;
+        map->refs--;
+        member->future = NULL;
+    }
+    return rc;
+}
+
+/* As long as items may come, all of them, so that these wait for no fork. */
+static uint64_t count_wanted(const fm_map *map)
+{
+    if (map->opts.is_source && !map->is_fed)
+        return map->n_members;
+    return map->spare.count + map->n_again;
+}
+
+void fm__map_pause_hiring(fm_map *map)
+{
+    map->hire_at = fm__clock_after(fm__clock_now(), HIRE_PAUSE_NS);
+}
+
+/* There is no memory for one. */
+static void cannot_hire(fm_map *map, int rc)
+{
+    struct fm_outcome outcome;
+
+    fm__map_pause_hiring(map);
+    if (map->look_at > map->hire_at)
+        map->look_at = map->hire_at;
+    if (map->n_living > 0)
+        return;
+    memset(&outcome, 0, sizeof outcome);
+    outcome.kind = FM_SPAWN;
+    outcome.error_code = rc;
+    outcome.message = "the workers could not be started";
+    outcome.exit_code = -1;
+    outcome.name = map->opts.job.name;
+    fm__map_fail(map, &outcome, NULL);
+}
+
+static void hire_all(fm_map *map, int64_t now)
+{
+    uint64_t work = count_wanted(map);
+    int rc;
+
+    if (now < map->hire_at) {
+        if (map->look_at > map->hire_at)
+            map->look_at = map->hire_at;
+        return;
+    }
+    for (unsigned i = 0; i < map->n_members && work > 0; i++) {
+        if (map->members[i].future)
+            continue;
+        if (map->state != FM__MAP_RUNNING || map->engine->closed)
+            return;
+        rc = hire(&map->members[i]);
+        if (rc < 0) {
+            cannot_hire(map, rc);
+            return;
+        }
+        work--;
+    }
+}
+
 void fm__map_deliver(fm_map *map, const struct fm_item *item)
 {
     if (map->state != FM__MAP_RUNNING)
@@ -270,53 +297,6 @@ static void fail_at_deadline(fm_map *map)
     fm__map_fail(map, &outcome, NULL);
 }
 
-/* Since when it is in its item: as it says, but not later than seen here. */
-static int64_t item_start(struct fm__member *member, uint64_t word, int64_t now)
-{
-    uint64_t item = member->first + member->done;
-    int64_t said = atomic_load(&member->future->channel->post->started_at);
-
-    if (item != member->seen_item || fm__span_low(word) != FM__WORD_RUN) {
-        member->seen_item = item;
-        member->seen_item_since = now;
-    }
-    return said < member->seen_item_since ? said : member->seen_item_since;
-}
-
-/* Condemn the item, never the one after it. */
-static int64_t time_item(struct fm__member *member, int64_t now)
-{
-    int64_t timeout = member->map->opts.job.timeout_ns;
-    _Atomic uint64_t *at = &member->future->channel->post->word;
-    uint64_t word = atomic_load(at);
-    int64_t end = fm__clock_after(item_start(member, word, now), timeout);
-
-    if (fm__span_low(word) != FM__WORD_RUN)
-        return fm__clock_after(now, timeout);
-    if (now < end)
-        return end;
-    if (!atomic_compare_exchange_strong(at, &word, word | FM__WORD_CONDEMNED))
-        return now; /* it has moved on just now */
-    fm__future_stop(member->future, FM__STOP_SAMPLING, FM_TIMEOUT, now);
-    return FM__NEVER;
-}
-
-static void time_items(fm_map *map, int64_t now)
-{
-    for (unsigned i = 0; i < map->n_members; i++) {
-        struct fm__member *member = &map->members[i];
-        fm_future *future = member->future;
-        int64_t at;
-
-        if (!future || !member->is_ready || !future->channel ||
-            future->state != FM_RUNNING || future->stop != FM__STOP_NONE)
-            continue;
-        at = time_item(member, now);
-        if (at < map->look_at)
-            map->look_at = at;
-    }
-}
-
 /* Items that have ended lie in a ring whose bell is not rung for a while. */
 static void plan_quiet_look(fm_map *map, int64_t now)
 {
@@ -334,6 +314,7 @@ static void tend_running(fm_map *map, int64_t now)
 {
     if (map->n_settled >= map->n_items && map->is_fed) {
         enter(map, FM__MAP_ENDING);
+        map->ending_at = now;
         call_all(map);
         return;
     }
@@ -341,8 +322,9 @@ static void tend_running(fm_map *map, int64_t now)
         fail_at_deadline(map);
         return;
     }
-    if (times_items(map))
-        time_items(map, now);
+    if (fm__map_times_items(map))
+        fm__watch_items(map, now);
+    fm__watch_suspects(map, now);
     fm__ledger_hand_out(map, now);
     if (map->opts.is_source)
         fm__source_pour_all(map);
@@ -356,16 +338,29 @@ static void tend_running(fm_map *map, int64_t now)
         plan_quiet_look(map, now);
 }
 
+/* All items have their outcomes: the deadline is of the workers alone. */
+static void tend_ending(fm_map *map, int64_t now)
+{
+    map->look_at = FM__NEVER;
+    if (now >= map->deadline_at)
+        stop_soon(map, -1);
+    else
+        map->look_at = map->deadline_at;
+    fm__watch_leavers(map, now);
+}
+
 static void tend(fm_map *map, int64_t now)
 {
     map->look_at = map->deadline_at;
     if (map->state == FM__MAP_RUNNING)
         tend_running(map, now);
+    if (map->state == FM__MAP_ENDING)
+        tend_ending(map, now);
     if (map->stops) {
         map->stops = false;
         stop_members(map);
     }
-    if (map->state != FM__MAP_RUNNING)
+    if (map->state != FM__MAP_RUNNING && map->state != FM__MAP_ENDING)
         map->look_at = FM__NEVER;
     if (map->state > FM__MAP_RUNNING && map->n_living == 0)
         enter(map, FM__MAP_OVER);
@@ -469,7 +464,7 @@ static fm_map *make(fm_engine *engine, const struct fm_map_opts *opts)
     take_opts(map, opts);
     for (unsigned i = 0; map->board && i < n; i++)
         brief(map, &map->members[i], i + 1);
-    if (!map->board ||
+    if (!map->board || fm__ledger_reserve(map) < 0 ||
         fm__spans_add(&map->spare, (struct fm__range){0, opts->n_items}) < 0) {
         free_map(map);
         return NULL;

@@ -56,10 +56,17 @@ struct fm__member {
     bool is_drained;         /* its ring was empty when last looked at */
     bool is_void;            /* its claim counts for nothing */
     bool is_fruitful;        /* has settled an item */
+    bool is_lost;            /* there was no memory for the pieces */
     uint64_t first, n, done; /* the claim; none when done == n */
     unsigned attempt;
     uint64_t offered; /* a span, 0: none */
+    int64_t offered_at;
     unsigned offered_attempt;
+    bool is_slow;             /* did not wake up for a gift, */
+    uint64_t slow_read;       /* n_read then */
+    size_t n_void;            /* claims that were */
+    uint64_t n_read;          /* bytes of its ring */
+    uint64_t item_bytes;      /* of them, since the last outcome */
     struct fm__tray tray;     /* of a map with a source, while it lives */
     struct fm__pour pours[2]; /* for the claim; for the gift, after it */
     size_t taken;             /* of the bytes that are being looked at */
@@ -69,6 +76,11 @@ struct fm__member {
         last_detail; /* of the process that has ended */
     uint64_t seen_item, seen_at;
     int64_t seen_item_since, seen_at_since;
+    uint64_t looked_read; /* n_read at the last look at its time, */
+    int64_t looked_at;    /* which was then */
+    int64_t suspect_at;   /* since then it looks like a liar; 0: it does not */
+    uint64_t suspect_word, suspect_read;
+    unsigned suspect_looks;
 };
 
 #define FM__BOARD_SIZE 4096
@@ -116,6 +128,7 @@ struct fm_map {
     bool stops;            /* its workers have to be ended, */
     int64_t stop_grace_ns; /* with this grace */
     unsigned n_fruitless;  /* workers in a row that ended for nothing */
+    int64_t ending_at;     /* since then: ENDING */
     unsigned n_living;
     int64_t deadline_at, look_at, hire_at;
     int64_t patience;          /* between two looks at items that stand still */
@@ -127,17 +140,24 @@ struct fm_map {
 
 /* member.c: what a worker says, and its end */
 void fm__member_drain(struct fm__member *member, size_t most);
-void fm__member_settled(struct fm__member *member);
 static inline bool fm__member_has_claim(const struct fm__member *member)
 {
     return member->done < member->n;
 }
 
+/* It has begun with items, lives, and was not told to end. */
+bool fm__member_is_ready(const struct fm__member *member);
+/* What it did is not ours: it is ended for this reason. */
+void fm__member_refuse(struct fm__member *member, int rc);
+/* The item that it is in has failed with this outcome, complete but for its
+ * attempt. */
+void fm__member_fail_item(struct fm__member *member, struct fm_outcome *outcome,
+                          uint64_t detail);
+/* member_end.c */
 /* Before and after the fork of a member. */
 int fm__member_prepare(struct fm__member *member);
 void fm__member_forked(struct fm__member *member);
-/* What it did is not ours: it is ended for this reason. */
-void fm__member_refuse(struct fm__member *member, int rc);
+void fm__member_settled(struct fm__member *member);
 /* The job function of a member; `ud` is the member. */
 int fm__member_main(fm_child *child, void *ud);
 
@@ -151,6 +171,10 @@ void fm__ledger_release(struct fm__member *member);
 /* Should the item be tried again after this outcome?  Then it will be. */
 bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
                           enum fm_kind kind, int64_t now);
+int fm__ledger_reserve(fm_map *map);
+/* Its word is condemned, and was this: what it cannot begin any more goes
+ * back. */
+void fm__ledger_condemned(struct fm__member *member, uint64_t word);
 void fm__ledger_look(fm_map *map);
 void fm__ledger_hand_out(fm_map *map, int64_t now);
 /* No more cursor: what is left is handed out. */
@@ -174,6 +198,10 @@ void fm__source_cut(struct fm__member *member, uint64_t end);
 /* Write what there is room for now. */
 void fm__source_pour(struct fm__member *member);
 void fm__source_pour_all(fm_map *map);
+/* watch.c: workers that take too long, or lie */
+void fm__watch_items(fm_map *map, int64_t now);
+void fm__watch_suspects(fm_map *map, int64_t now);
+void fm__watch_leavers(fm_map *map, int64_t now);
 
 /* map.c */
 void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
@@ -192,6 +220,9 @@ void fm__map_deliver(fm_map *map, const struct fm_item *item);
 void fm__map_deliver_event(fm_map *map, const struct fm_item *item);
 void fm__map_set_limits(fm_map *map, struct fm__member *member);
 void fm__map_call(struct fm__member *member);
+bool fm__map_times_items(const fm_map *map);
+/* No worker is made for a while. */
+void fm__map_pause_hiring(fm_map *map);
 void fm__map_unref(fm_map *map);
 
 #endif

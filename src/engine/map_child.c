@@ -25,6 +25,17 @@ int fm__member_main(fm_child *child, void *ud)
     return rc == FM_ECLOSED ? 0 : rc;
 }
 
+/* The item's value is longer than limits.result. */
+static int exceed(fm_worker *worker)
+{
+    int rc;
+
+    fm__worker_begin(worker);
+    rc = fm__worker_write_texts(worker, "result",
+                                "the child exceeded limits.result");
+    return rc < 0 ? rc : fm__worker_end(worker, FM__RECORD_EXCEED, 0);
+}
+
 int fm_worker_next(fm_worker *worker, uint64_t *ret_index)
 {
     int rc = 0;
@@ -32,13 +43,19 @@ int fm_worker_next(fm_worker *worker, uint64_t *ret_index)
     if (!worker->is_ready) {
         worker->is_ready = true;
         rc = fm__worker_put(worker, FM__RECORD_READY, 0, 0, 0);
+        if (worker->timed) /* from now on its items are */
+            fm__worker_wake_parent(worker);
     }
     if (rc == 0 && !worker->said)
         rc = fm__worker_end(worker, FM__RECORD_VALUE, (unsigned)worker->format);
+    if (rc == FM_ELIMIT)
+        rc = exceed(worker);
     if (rc == 0)
         rc = fm__worker_next(worker);
-    if (rc > 0)
+    if (rc > 0) {
+        worker->format = 0;
         *ret_index = fm__worker_index(worker);
+    }
     return rc;
 }
 
@@ -54,13 +71,24 @@ int fm_worker_get_item(fm_worker *worker, const void **ret_data,
     return worker->item_format;
 }
 
+/* Outside of an item, and after its last word, bytes would become another
+ * one's. */
 int fm_worker_write(fm_worker *worker, const void *data, size_t len)
 {
-    return fm__sink_write(&worker->sink, data, len);
+    int rc;
+
+    if (worker->said)
+        return FM_EBUSY;
+    rc = fm__sink_write(&worker->sink, data, len);
+    if (rc == FM_ELIMIT && exceed(worker) < 0)
+        rc = FM_ECLOSED;
+    return rc;
 }
 
 int fm_worker_set_format(fm_worker *worker, int format)
 {
+    if (worker->said)
+        return FM_EBUSY;
     return worker->sink.restart(&worker->sink, format & 0xff);
 }
 
@@ -80,18 +108,22 @@ int fm_worker_emit(fm_worker *worker, const void *data, size_t len, int format)
 {
     int rc = 0;
 
-    if (worker->open || worker->total > 0)
+    if (worker->said || worker->open || worker->total > 0)
         return FM_EBUSY;
     rc = fm__sink_write(&worker->sink, data, len);
-    return rc < 0 ? rc
-                  : fm__worker_end(worker, FM__RECORD_EVENT,
-                                   (unsigned)format & 0xff);
+    if (rc < 0) {
+        fm__worker_begin(worker); /* it is not the item's value */
+        return rc;
+    }
+    return fm__worker_end(worker, FM__RECORD_EVENT, (unsigned)format & 0xff);
 }
 
 int fm_worker_stop(fm_worker *worker, const void *data, size_t len, int format)
 {
     int rc;
 
+    if (worker->said)
+        return FM_EBUSY;
     fm__worker_begin(worker);
     rc = fm__sink_write(&worker->sink, data, len);
     return rc < 0 ? rc

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One worker of a map, as its parent sees it: what it says, read from a ring
- * that it may scribble on at any time, and what its end amounts to.
+ * that it may scribble on at any time.
  *
  * Heads are loaded once, payloads copied before they are looked at.  Which item
  * a record is about follows from the ledger, never from the record.
@@ -15,9 +15,6 @@
 #include "os/word.h"
 #include "process/child.h"
 
-/* Room in the bytes of a failure beside the raised value. */
-#define TEXTS_MAX (2 * (uint64_t)FM__FRAME_TEXT_MAX + 64)
-
 /* Bytes of the ring that are given back to its writer at once. */
 #define BATCH_MAX (FM__RING_SIZE / 8)
 
@@ -30,9 +27,12 @@ static bool settle_next(struct fm__member *member, struct fm_item *item)
     item->index = member->first + member->done;
     item->attempt = member->attempt;
     member->done++;
+    member->item_bytes = 0;
+    if (member->is_void)
+        return false;
     member->is_fruitful = true;
     member->map->n_fruitless = 0;
-    return !member->is_void;
+    return true;
 }
 
 static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
@@ -40,7 +40,8 @@ static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
     fm_map *map = member->map;
     struct fm_item item;
 
-    if (!fm__member_has_claim(member) || member->pieces.len > 0)
+    if (!fm__member_has_claim(member) || member->pieces.len > 0 ||
+        member->is_lost)
         return FM_EPROTOCOL;
     item.type = (enum fm_item_type)(FM_ITEM_NIL + (kind - FM__RECORD_NIL));
     item.format = 0;
@@ -80,10 +81,25 @@ static bool cut_text(struct texts *texts, char **ret_text)
     return true;
 }
 
-static bool cut_texts(struct fm__member *member, struct texts *ret)
+/* The bytes of all pieces, which are copies.  They stay where they are until
+ * the next record: who is called with them may not come back. */
+struct bytes {
+    unsigned char *data;
+    size_t len;
+};
+
+static struct bytes take_pieces(struct fm__member *member)
 {
-    ret->rest = member->pieces.data;
-    ret->len = member->pieces.len;
+    struct bytes bytes = {member->pieces.data, member->pieces.len};
+
+    fm__buffer_clear(&member->pieces);
+    return bytes;
+}
+
+static bool cut_texts(struct bytes bytes, struct texts *ret)
+{
+    ret->rest = bytes.data;
+    ret->len = bytes.len;
     if (ret->len < sizeof ret->detail)
         return false;
     memcpy(&ret->detail, ret->rest, sizeof ret->detail);
@@ -101,8 +117,8 @@ static void describe(struct fm__member *member, struct fm_outcome *outcome)
 }
 
 /* The item has failed with this outcome, complete but for its attempt. */
-static void fail_item(struct fm__member *member, struct fm_outcome *outcome,
-                      uint64_t detail)
+void fm__member_fail_item(struct fm__member *member, struct fm_outcome *outcome,
+                          uint64_t detail)
 {
     fm_map *map = member->map;
     struct fm_item item;
@@ -141,7 +157,9 @@ static void set_last(struct fm_last *last, const struct fm__item_end *end)
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)end->where[i];
 
-        last->where[i] = c < ' ' || c == 0x7f ? '?' : (char)c;
+        last->where[i] = '?';
+        if (c >= ' ' && c != 0x7f)
+            last->where[i] = end->where[i];
     }
     last->where[len] = '\0';
 }
@@ -181,7 +199,7 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
     struct fm_outcome outcome;
     struct texts texts;
 
-    if (!fm__member_has_claim(member) || !cut_texts(member, &texts))
+    if (!cut_texts(take_pieces(member), &texts))
         return FM_EPROTOCOL;
     describe(member, &outcome);
     if (r->kind == FM__RECORD_ENDED && !take_item_end(&texts, &outcome))
@@ -209,7 +227,7 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
         outcome.message = texts.second;
         break;
     }
-    fail_item(member, &outcome, texts.detail);
+    fm__member_fail_item(member, &outcome, texts.detail);
     return 0;
 }
 
@@ -217,44 +235,70 @@ static int take_bytes(struct fm__member *member, const struct fm__record *r)
 {
     fm_map *map = member->map;
     uint64_t limit = member->future->opts.limits.result;
+    struct bytes bytes = take_pieces(member);
     struct fm_item item;
 
-    if (member->pieces.len > limit)
+    if (bytes.len > limit)
         return FM_ELIMIT;
     memset(&item, 0, sizeof item);
     item.type = FM_ITEM_BYTES;
     item.format = (int)r->detail;
-    item.data = member->pieces.data;
-    item.len = member->pieces.len;
-    if (!fm__member_has_claim(member))
-        return FM_EPROTOCOL;
-    if (r->kind == FM__RECORD_EVENT || r->kind == FM__RECORD_STOP) {
-        item.index = member->first + member->done;
-        item.attempt = member->attempt;
-        if (r->kind == FM__RECORD_STOP)
-            item.type = FM_ITEM_STOP;
-        fm__map_deliver_event(map, &item);
+    item.data = bytes.data;
+    item.len = bytes.len;
+    if (r->kind == FM__RECORD_VALUE) {
+        if (settle_next(member, &item))
+            fm__map_deliver(map, &item);
         return 0;
     }
-    if (settle_next(member, &item))
-        fm__map_deliver(map, &item);
+    item.index = member->first + member->done;
+    item.attempt = member->attempt;
+    if (r->kind == FM__RECORD_STOP)
+        item.type = FM_ITEM_STOP;
+    if (!member->is_void)
+        fm__map_deliver_event(map, &item);
+    return 0;
+}
+
+/* There was no memory for the pieces. */
+static int take_lost(struct fm__member *member, const struct fm__record *r)
+{
+    struct fm_outcome outcome;
+
+    if (r->kind == FM__RECORD_STOP)
+        return -ENOMEM;
+    if (r->kind == FM__RECORD_EVENT)
+        return 0; /* the item fails, as its event was lost */
+    member->is_lost = false;
+    describe(member, &outcome);
+    outcome.kind = FM_LIMIT;
+    outcome.limit = "result";
+    outcome.message = "not enough memory to take the result";
+    fm__member_fail_item(member, &outcome, 0);
     return 0;
 }
 
 /* A record that ends pieces. */
 static int take_end(struct fm__member *member, const struct fm__record *r)
 {
-    int rc;
-
+    if (!fm__member_has_claim(member))
+        return FM_EPROTOCOL;
+    if (member->is_lost)
+        return take_lost(member, r);
     if (r->u != member->pieces.len)
         return FM_EPROTOCOL;
-    if (r->kind == FM__RECORD_VALUE || r->kind == FM__RECORD_EVENT ||
-        r->kind == FM__RECORD_STOP)
-        rc = take_bytes(member, r);
-    else
-        rc = take_failure(member, r);
-    fm__buffer_clear(&member->pieces);
-    return rc;
+    switch (r->kind) {
+    case FM__RECORD_VALUE:
+    case FM__RECORD_EVENT:
+    case FM__RECORD_STOP:
+        return take_bytes(member, r);
+    case FM__RECORD_FAIL:
+    case FM__RECORD_REFUSE:
+    case FM__RECORD_EXCEED:
+    case FM__RECORD_ENDED:
+        return take_failure(member, r);
+    default:
+        return FM_EPROTOCOL;
+    }
 }
 
 static int take_plain(struct fm__member *member, const struct fm__record *r)
@@ -268,11 +312,12 @@ static int take_plain(struct fm__member *member, const struct fm__record *r)
         member->is_ready = true;
         return 0;
     case FM__RECORD_CLAIM:
-        if (!member->is_ready || member->pieces.len > 0)
+        if (!member->is_ready || member->pieces.len > 0 || member->is_lost)
             return FM_EPROTOCOL;
         return fm__ledger_claim(member, r->u, r->len);
     case FM__RECORD_DROP:
         fm__buffer_clear(&member->pieces);
+        member->is_lost = false;
         return 0;
     default:
         return FM_EPROTOCOL;
@@ -284,15 +329,24 @@ static bool has_payload(unsigned kind)
     return kind == FM__RECORD_PAD || kind >= FM__RECORD_DATA;
 }
 
-/* Append a payload to the pieces. */
+/* Append a payload to the pieces.  When there is no memory for them, they are
+ * let go: that costs their item, not the worker. */
 static int keep_piece(struct fm__member *member, const struct fm__record *r,
                       const unsigned char *payload)
 {
-    if (r->kind == FM__RECORD_PAD || r->kind == FM__RECORD_DROP)
+    int rc;
+
+    if (r->kind == FM__RECORD_PAD || r->kind == FM__RECORD_DROP ||
+        member->is_lost)
         return 0;
     if (r->len > FM__RECORD_PAYLOAD_MAX)
         return FM_EPROTOCOL;
-    return fm__buffer_append(&member->pieces, payload, r->len);
+    rc = fm__buffer_append(&member->pieces, payload, r->len);
+    if (rc != -ENOMEM)
+        return rc;
+    fm__buffer_done(&member->pieces);
+    member->is_lost = true;
+    return 0;
 }
 
 /* One record at `at`, of which `len` bytes are there.  Counts what it took. */
@@ -308,6 +362,7 @@ static int take_record(struct fm__member *member, const unsigned char *at,
     if (size > len)
         return FM_EPROTOCOL;
     member->taken += size; /* first: who is called may not come back */
+    member->item_bytes += size;
     if (r.kind >= FM__RECORD_NIL && r.kind <= FM__RECORD_NUMBER)
         return take_scalar(member, r.kind, r.u);
     if (!has_payload(r.kind))
@@ -336,7 +391,8 @@ static void take_scalars(struct fm__member *member, const struct batch *batch)
     fm_map *map = member->map;
     struct fm_item item;
 
-    if (member->is_void || member->pieces.len > 0 || !member->is_fruitful)
+    if (member->is_void || member->pieces.len > 0 || member->is_lost ||
+        !member->is_fruitful)
         return;
     memset(&item, 0, sizeof item);
     item.attempt = member->attempt;
@@ -353,6 +409,7 @@ static void take_scalars(struct fm__member *member, const struct batch *batch)
         item.index = member->first + member->done;
         member->taken += FM__RECORD_HEAD; /* first: it may not come back */
         member->done++;
+        member->item_bytes = 0;
         fm__map_count(map, item.index);
         map->opts.on_item(map, &item, map->opts.cb_ud);
     }
@@ -363,7 +420,8 @@ static void take_batch(void *arg)
     struct batch *batch = arg;
     struct fm__member *member = batch->member;
 
-    while (batch->rc == 0 && member->taken < batch->len) {
+    while (batch->rc == 0 && member->taken < batch->len &&
+           member->taken < BATCH_MAX) {
         const unsigned char *at = batch->data + member->taken;
         size_t len = batch->len - member->taken;
 
@@ -399,8 +457,7 @@ static void run_batch(struct fm__member *member, struct batch *batch)
     fm__callback_end(map->engine, before);
 }
 
-/* What is not ours ends the worker.  What the parent has no memory for, too:
- * the item fails, as it may be too big. */
+/* What is not ours ends the worker. */
 void fm__member_refuse(struct fm__member *member, int rc)
 {
     struct fm__inbox *inbox = &member->future->inbox;
@@ -438,105 +495,8 @@ void fm__member_drain(struct fm__member *member, size_t most)
         if (batch.rc < 0)
             fm__member_refuse(member, batch.rc);
         total += member->taken;
+        member->n_read += member->taken;
         if (fm__ring_consume(ring, member->taken))
             fm__word_wake(&ring->shared->room);
     }
-}
-
-/* --------------------------------------------------------------------- end */
-
-/* Was it in an item of its claim?  It is the one that its records come to. */
-static bool was_in_item(const struct fm__member *member)
-{
-    return fm__member_has_claim(member) && !member->is_void &&
-           fm__span_low(member->last_word) != FM__WORD_IDLE &&
-           member->last_at == member->first + member->done;
-}
-
-/* It ended as it should, or for a reason that is the item's, the map's or
- * nobody's. */
-static void judge(struct fm__member *member, struct fm_outcome *outcome)
-{
-    fm_map *map = member->map;
-
-    if (outcome->kind == FM_VALUE || map->state != FM__MAP_RUNNING)
-        return;
-    if (outcome->kind == FM_CANCELLED || outcome->kind == FM_CLOSED) {
-        fm__map_fail(map, outcome, member->future);
-    } else if (was_in_item(member)) {
-        fail_item(member, outcome, member->last_detail);
-    } else if (outcome->kind == FM_ERROR || outcome->kind == FM_ENCODE) {
-        fm__map_fail(map, outcome, member->future); /* outside of items */
-    } else if (outcome->kind == FM_SPAWN) {
-        if (map->n_living == 1)
-            fm__map_fail(map, outcome, member->future);
-    } else if (!member->is_fruitful &&
-               ++map->n_fruitless > map->n_members + 3) {
-        fm__map_fail(map, outcome, member->future);
-    }
-}
-
-struct end {
-    struct fm__member *member;
-    struct fm_outcome outcome;
-};
-
-static void judge_guarded(void *arg)
-{
-    struct end *end = arg;
-
-    judge(end->member, &end->outcome);
-}
-
-void fm__member_settled(struct fm__member *member)
-{
-    fm_map *map = member->map;
-    fm_engine *engine = map->engine;
-    struct fm__entry before = fm__callback_begin(engine);
-    struct end end = {member, member->future->outcome};
-    fm_future *future = member->future;
-
-    if (map->opts.guard)
-        map->opts.guard(judge_guarded, &end, map->opts.cb_ud);
-    else
-        judge_guarded(&end);
-    fm__callback_end(engine, before);
-    fm__ledger_release(member);
-    if (map->state == FM__MAP_ENDING && future->outcome.kind == FM_ERROR)
-        fm__map_fail(map, &future->outcome, future);
-    fm__buffer_done(&member->pieces);
-    fm__source_close_tray(member);
-    future->member = NULL;
-    member->future = NULL;
-    map->n_living--;
-    fm_future_unref(future);
-    fm__map_unref(map);
-}
-
-/* -------------------------------------------------------------------- fork */
-
-int fm__member_prepare(struct fm__member *member)
-{
-    fm_map *map = member->map;
-    struct fm__channel *channel = member->future->channel;
-    int rc = 0;
-
-    fm__channel_clear_post(channel);
-    fm__map_set_limits(map, member);
-    fm__buffer_init(&member->pieces,
-                    (size_t)(member->future->opts.limits.result + TEXTS_MAX));
-    member->is_ready = false;
-    member->in_frames = false;
-    member->is_drained = true;
-    member->is_fruitful = false;
-    member->last_word = 0;
-    if (map->opts.is_source)
-        rc = fm__source_open_tray(member);
-    return rc < 0 ? rc : fm__memory_inherit(map->board, FM__BOARD_SIZE, true);
-}
-
-void fm__member_forked(struct fm__member *member)
-{
-    (void)fm__memory_inherit(member->map->board, FM__BOARD_SIZE, false);
-    fm__source_keep_tray(member);
 }

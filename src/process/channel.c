@@ -70,11 +70,13 @@ void fm__channel_clear_post(struct fm__channel *channel)
     atomic_store(&post->claiming, 0);
     atomic_store(&post->quiet, 0);
     atomic_store(&post->pace, 0);
+    atomic_store(&post->leaves, 0);
     atomic_store(&post->gift, 0);
     atomic_store(&post->limit, 0);
     atomic_store(&post->gift_attempt, 0);
     atomic_store(&post->order, FM__ORDER_WORK);
     atomic_store(&post->recall, 0);
+    atomic_store(&post->ask, 0);
     atomic_store(&post->asleep, 0);
 }
 

@@ -93,12 +93,14 @@ struct fm__post {
     _Atomic uint32_t claiming;  /* may have moved the cursor without a CLAIM */
     _Atomic uint32_t quiet;     /* items may end and the bell not be rung */
     _Atomic uint32_t pace;      /* items of about a millisecond, 0: unknown */
+    _Atomic uint32_t leaves;    /* was told that there are no more items */
     /* The parent writes, and the worker the gift's state. */
     _Alignas(64) _Atomic uint64_t gift;
     _Atomic uint64_t limit; /* the cursor may be used up to here */
     _Atomic uint32_t gift_attempt;
     _Atomic uint32_t order;
     _Atomic uint32_t recall; /* go on by compare-and-swap */
+    _Atomic uint32_t ask;    /* for a sign of life, when it is awake */
     _Atomic uint32_t asleep; /* the worker sleeps ... */
     _Atomic uint32_t call;   /* ... on this word, changed to wake it */
 };

@@ -59,6 +59,7 @@ static int wait_room(struct fm_worker *worker, size_t need)
     struct fm__ring *ring = worker->ring;
     int rc = 0;
 
+    atomic_thread_fence(memory_order_seq_cst); /* as for any wake-up */
     for (;;) {
         ring->far = atomic_load(&ring->shared->head);
         if (ring->size - (size_t)(ring->at - ring->far) >= need)
@@ -159,14 +160,17 @@ static uint64_t count_begun(const struct fm_worker *worker)
            (worker->n_claims > 0 ? worker->at - worker->first + 1 : 0);
 }
 
-static bool is_spent(const struct fm_worker *worker)
+/* For good: what is left of its claim goes to others. */
+static bool is_spent(struct fm_worker *worker)
 {
     const struct fm__crew *crew = worker->crew;
     uint64_t n = count_begun(worker);
 
     if (crew->max_tasks > 0 && n >= crew->max_tasks)
-        return true;
-    return crew->max_rss > 0 && n > 0 && fm__proc_rss() > crew->max_rss;
+        worker->is_spent = true;
+    if (crew->max_rss > 0 && n > 0 && fm__proc_rss() > crew->max_rss)
+        worker->is_spent = true;
+    return worker->is_spent;
 }
 
 static bool may_claim(const struct fm_worker *worker)
@@ -198,9 +202,12 @@ static uint64_t claim_size(const struct fm_worker *worker, uint64_t left)
     return n < left ? n : left;
 }
 
-/* Enter the first item of a claim. */
+/* Enter the first item of a claim; unless the parent has given this worker up
+ * in the meantime, because it stood still here. */
 static int begin_claim(struct fm_worker *worker, uint64_t first, uint64_t n)
 {
+    uint64_t before = worker->word;
+
     worker->n_before = count_begun(worker);
     worker->n_claims++;
     worker->at = first;
@@ -212,7 +219,9 @@ static int begin_claim(struct fm_worker *worker, uint64_t first, uint64_t n)
     if (worker->timed)
         atomic_store(&worker->post->started_at, fm__clock_now());
     atomic_store(&worker->post->at, first);
-    atomic_store(&worker->post->word, worker->word);
+    if (!atomic_compare_exchange_strong(&worker->post->word, &before,
+                                        worker->word))
+        give_up();
     return 1;
 }
 
@@ -243,13 +252,14 @@ static bool move_cursor(struct fm_worker *worker, uint64_t *ret_first,
                         uint64_t *ret_n)
 {
     _Atomic uint64_t *cursor = &worker->crew->board->cursor;
-    uint64_t end = atomic_load(&worker->post->limit);
     uint64_t at = atomic_load(cursor);
     uint64_t n;
 
-    if (end > worker->crew->n_items)
-        end = worker->crew->n_items;
     do {
+        uint64_t end = atomic_load(&worker->post->limit);
+
+        if (end > worker->crew->n_items)
+            end = worker->crew->n_items;
         if (at >= end)
             return false;
         n = claim_size(worker, end - at);
@@ -278,30 +288,49 @@ static int take_chunk(struct fm_worker *worker)
     return rc;
 }
 
-/* Nothing to do: say so, and sleep until there is. */
-static int rest(struct fm_worker *worker)
+/* Have the parent look at the word.  The record, which says nothing, keeps it
+ * from going to sleep if it has looked before and has not announced its sleep
+ * yet. */
+static int tell(struct fm_worker *worker)
+{
+    int rc = fm__worker_put(worker, FM__RECORD_PAD, 0, 0, 0);
+
+    if (rc == 0)
+        fm__worker_wake_parent(worker);
+    return rc;
+}
+
+/* Nothing to do: say so once, or when asked, and sleep until there is. */
+static int rest(struct fm_worker *worker, bool *is_told)
 {
     struct fm__post *post = worker->post;
     uint32_t call = atomic_load(&post->call);
     bool has_gift, has_more;
+    int rc = 0;
 
     atomic_store(&post->asleep, 1);
     has_gift = fm__span_low(atomic_load(&post->gift)) == FM__GIFT_OFFERED;
     has_more =
         atomic_load(&worker->crew->board->cursor) < atomic_load(&post->limit);
     if (!has_gift && !has_more && atomic_load(&post->order) == FM__ORDER_WORK) {
-        fm__worker_wake_parent(worker);
-        fm__word_wait(&post->call, call, IDLE_NAP_NS);
+        if (atomic_exchange(&post->ask, 0) != 0 || !*is_told)
+            rc = tell(worker);
+        *is_told = true;
+        if (rc == 0)
+            fm__word_wait(&post->call, call, IDLE_NAP_NS);
     }
     atomic_store(&post->asleep, 0);
     worker->tick_at = fm__clock_now();
-    return fm__sys.getppid() == worker->outbox->parent ? 0 : FM_ECLOSED;
+    if (rc == 0 && fm__sys.getppid() != worker->outbox->parent)
+        rc = FM_ECLOSED;
+    return rc;
 }
 
 /* The claim is over, or there was none. */
 static int next_claim(struct fm_worker *worker)
 {
     struct fm__post *post = worker->post;
+    bool is_told = false;
     int rc = 0;
 
     if (fm__span_low(worker->word) != FM__WORD_IDLE)
@@ -315,7 +344,7 @@ static int next_claim(struct fm_worker *worker)
         if (rc == 0 && !worker->crew->tray)
             rc = take_chunk(worker);
         if (rc == 0)
-            rc = rest(worker);
+            rc = rest(worker, &is_told);
     }
     return rc;
 }
@@ -346,18 +375,9 @@ static int swap_to_next(struct fm_worker *worker)
     return 1;
 }
 
-int fm__worker_next_slow(struct fm_worker *worker)
+/* The tick was due, or a swap, or both. */
+static int next_of_claim(struct fm_worker *worker)
 {
-    if (fm__span_low(worker->word) == FM__WORD_IDLE ||
-        worker->at >= worker->last)
-        return next_claim(worker);
-    if (worker->countdown == 0)
-        tick(worker);
-    if (is_spent(worker) ||
-        atomic_load(&worker->post->order) == FM__ORDER_LEAVE) {
-        set_flag(worker, FM__WORD_IDLE);
-        return 0;
-    }
     if (worker->timed)
         atomic_store(&worker->post->started_at, fm__clock_now());
     /* Recalled: by swaps to the end of the claim. */
@@ -368,6 +388,30 @@ int fm__worker_next_slow(struct fm_worker *worker)
         return fm__worker_next(worker);
     }
     return swap_to_next(worker);
+}
+
+int fm__worker_next_slow(struct fm_worker *worker)
+{
+    int rc;
+
+    if (fm__span_low(worker->word) == FM__WORD_IDLE ||
+        worker->at >= worker->last) {
+        rc = next_claim(worker);
+    } else {
+        if (worker->countdown == 0)
+            tick(worker);
+        rc = 0;
+        if (is_spent(worker) ||
+            atomic_load(&worker->post->order) == FM__ORDER_LEAVE)
+            set_flag(worker, FM__WORD_IDLE);
+        else
+            rc = next_of_claim(worker);
+    }
+    if (rc == 0) {
+        atomic_store(&worker->post->leaves, 1);
+        rc = tell(worker);
+    }
+    return rc;
 }
 
 /* ------------------------------------------------------------------- bytes */
@@ -421,7 +465,7 @@ static int worker_more(struct fm__sink *sink)
         close_piece(worker, FM__RECORD_DATA, 0);
         wake_if_due(worker);
     }
-    if (worker->crew->limit > 0 && worker->total > worker->crew->limit)
+    if (worker->total > worker->most)
         return FM_ELIMIT;
     rc = find_room(worker, &room);
     if (rc < 0)
@@ -455,7 +499,10 @@ static int worker_restart(struct fm__sink *sink, int format)
 
 void fm__worker_begin(struct fm_worker *worker)
 {
+    uint64_t limit = worker->crew->limit;
+
     worker->format = 0;
+    worker->most = limit > 0 ? limit : UINT64_MAX;
     if (worker->open || worker->total > 0)
         (void)drop(worker);
 }
@@ -505,8 +552,12 @@ int fm__worker_write_texts(struct fm_worker *worker, const char *first,
                            const char *second)
 {
     uint64_t detail = atomic_load(&worker->post->detail);
-    int rc = fm__sink_write(&worker->sink, &detail, sizeof detail);
+    int rc;
 
+    /* They are no part of a result. */
+    if (worker->most < UINT64_MAX - FM__RECORD_TEXTS_MAX)
+        worker->most += FM__RECORD_TEXTS_MAX;
+    rc = fm__sink_write(&worker->sink, &detail, sizeof detail);
     if (rc == 0)
         rc = write_text(worker, first ? first : "",
                         first ? strnlen(first, FM__FRAME_TEXT_MAX) : 0);
@@ -531,6 +582,7 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->ring = &worker->outbox->ring;
     worker->post = channel->post;
     worker->crew = crew;
+    worker->most = crew->limit > 0 ? crew->limit : UINT64_MAX;
     worker->timed = crew->timed;
     worker->has_fence = crew->has_fence && !crew->timed && fm__fence_join();
     worker->said = true;

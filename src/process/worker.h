@@ -52,6 +52,7 @@ struct fm_worker {
     bool timed;          /* as in crew */
     bool said;           /* the item has its last record */
     bool is_ready;       /* READY was said */
+    bool is_spent;       /* no more items, whatever comes */
     unsigned attempt;    /* of the claim's items */
     unsigned countdown;  /* items until the next tick */
     unsigned stride;     /* items from tick to tick */
@@ -59,6 +60,7 @@ struct fm_worker {
     int64_t tick_at;     /* when that was */
     unsigned char *open; /* the head of the piece that the sink fills */
     uint64_t total;      /* bytes of the pieces before */
+    uint64_t most;       /* that total may be */
     int format;
     uint64_t n_before; /* items of the claims before */
     uint64_t n_claims;

@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "wire/frame.h"
+
 /* In FM__RECORD_ENDED, behind detail and texts: what became of the item's own
  * process.  Kinds are those of fork_map.h. */
 struct fm__item_end {
@@ -39,6 +41,9 @@ struct fm__item_end {
 #else
 #define FM__RECORD_PAYLOAD_MAX 65536u
 #endif
+
+/* Most bytes of a failure beside the raised value. */
+#define FM__RECORD_TEXTS_MAX (2 * (uint64_t)FM__FRAME_TEXT_MAX + 512)
 
 /* Bounds of what can be told: items of a map, items of a claim. */
 #define FM__ITEMS_MAX (UINT64_C(1) << 40)
