@@ -591,6 +591,10 @@ FM_API const char *fm_map_opts_error(const struct fm_map_opts *opts);
 /** True when on_item is not called any more and all its children are gone. */
 FM_API bool fm_map_is_over(const fm_map *map);
 
+/** In job.on_line: the item that printed the line, UINT64_MAX for one that was
+ * printed in no item. */
+FM_API uint64_t fm_map_get_line_index(const fm_map *map);
+
 /** Items that have their outcome. */
 FM_API uint64_t fm_map_count_settled(const fm_map *map);
 

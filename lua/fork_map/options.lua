@@ -28,7 +28,7 @@ local M = {}
 ---@field limits? fork_map.Limits
 ---@field codec? "auto"|"json"|"lua"|"cjson"|fork_map.Codec ["auto"]
 ---@field seed? integer base of the random numbers of the child [fresh]
----@field output? "inherit"|"capture"|"discard"|fun(line: string, stream: "stdout"|"stderr")
+---@field output? "inherit"|"capture"|"discard"|fun(line: string, stream: "stdout"|"stderr", index: integer?)
 ---@field keep_fds? "all"|integer[] descriptors that the child keeps ["all"]
 ---@field nice? integer added to the scheduling priority [0]
 ---@field name? string label in errors and titles

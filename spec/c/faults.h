@@ -184,6 +184,7 @@ FAULTY(pid_t, getpgrp, (void), (), fm__sys_real.getpgrp())
 FAULTY_INT(pipe2, (int fds[2], int flags), (fds, flags))
 FAULTY_INT(fcntl, (int fd, int command, int argument), (fd, command, argument))
 FAULTY_INT(dup2, (int old, int new), (old, new))
+FAULTY_INT(count_unread, (int fd), (fd))
 FAULTY_INT(dup3, (int old, int new, int flags), (old, new, flags))
 FAULTY_INT(open, (const char *path, int flags, mode_t mode),
            (path, flags, mode))

@@ -36,6 +36,7 @@ static const struct entry {
     {FAULT_fcntl, {EMFILE, EINVAL}},
     {FAULT_close, {EINTR, EIO}},
     {FAULT_dup2, {EMFILE, EINTR}},
+    {FAULT_count_unread, {EINVAL}},
     {FAULT_dup3, {EMFILE, EINTR}},
     {FAULT_open, {EMFILE, ENOENT, EINTR}},
     {FAULT_fstat, {EIO}},

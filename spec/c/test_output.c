@@ -29,7 +29,7 @@ TEST(captured_output_stays_whole_when_memory_was_short_for_a_while)
         is_short = i == 2 || i == 3;
         memset(piece, 'a' + i, sizeof piece);
         CHECK_INT(write(output.write_fd, piece, sizeof piece), PIECE);
-        CHECK(fm__output_pump(&output, NULL, NULL));
+        CHECK(fm__output_pump(&output, SIZE_MAX, NULL, NULL));
     }
     fm__output_get(&output, &got);
     CHECK(got.len >= PIECE);

@@ -8,6 +8,7 @@
  *           -> SETTLED or BACKOFF
  *   time    what has lasted too long is asked to end, killed, parked
  */
+#include <poll.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -78,17 +79,23 @@ static void hear_line(int stream, const char *line, size_t len, void *ud)
     fm_future *future = ud;
     struct fm__entry before = fm__callback_begin(future->engine);
 
+    if (future->member)
+        fm__member_note_line(future->member);
     future->opts.on_line(stream, line, len, future->opts.on_line_ud);
     fm__callback_end(future->engine, before);
 }
 
+static void pump_output(fm_future *future, int i, size_t most)
+{
+    if (future->outputs[i].read_fd >= 0 &&
+        !fm__output_pump(&future->outputs[i], most, hear_line, future))
+        fm__attempt_close_output(future, i);
+}
+
 static void pump_outputs(fm_future *future)
 {
-    for (int i = 0; i < 2; i++) {
-        if (future->outputs[i].read_fd >= 0 &&
-            !fm__output_pump(&future->outputs[i], hear_line, future))
-            fm__attempt_close_output(future, i);
-    }
+    for (int i = 0; i < 2; i++)
+        pump_output(future, i, SIZE_MAX);
 }
 
 /* Nothing more is to come but the end of the process. */
@@ -101,6 +108,52 @@ static void begin_draining(fm_future *future, int64_t now)
         future->next_at = at;
 }
 
+static bool has_outputs(const fm_future *future)
+{
+    return future->outputs[0].read_fd >= 0 || future->outputs[1].read_fd >= 0;
+}
+
+/* A worker ends no item before what it printed was read.  So what lies in the
+ * pipes now was printed in one item, and when the ring has been read after
+ * this moment, it is the one that the worker is in.  What comes later may be
+ * of the next. */
+static void pump_member(fm_future *future)
+{
+    bool has_spoken = fm__member_has_spoken(future->member);
+    size_t most[2] = {0, 0};
+
+    for (int i = 0; i < 2; i++) {
+        int n = 0;
+
+        if (future->outputs[i].read_fd >= 0)
+            n = fm__sys.count_unread(future->outputs[i].read_fd);
+        most[i] = n < 0 || future->is_gone ? SIZE_MAX : (size_t)n;
+    }
+    fm__member_drain(future->member, PUMP_MAX);
+    for (int i = 0; i < 2; i++) {
+        if (most[i] > 0)
+            pump_output(future, i, most[i]);
+    }
+    if (has_spoken)
+        fm__member_was_heard(future->member);
+}
+
+/* A worker has closed its end. */
+static bool is_at_end(int fd)
+{
+    struct pollfd poll = {.fd = fd, .events = POLLIN};
+
+    return fd >= 0 && fm__sys.poll(&poll, 1, 0) > 0 &&
+           (poll.revents & POLLIN) == 0;
+}
+
+void fm__attempt_hear(fm_future *future, int i, int64_t now)
+{
+    fm__attempt_pump(future, now);
+    if (future->member && is_at_end(future->outputs[i].read_fd))
+        fm__attempt_close_output(future, i);
+}
+
 void fm__attempt_pump(fm_future *future, int64_t now)
 {
     struct fm__flight *flight = future->channel->flight;
@@ -111,12 +164,13 @@ void fm__attempt_pump(fm_future *future, int64_t now)
         if (future->stop == FM__STOP_NONE)
             future->next_at = FM__NEVER;
     }
-    if (future->member)
-        fm__member_drain(future->member, PUMP_MAX);
-    else
+    if (future->member) {
+        pump_member(future);
+    } else {
         drain_ring(future, PUMP_MAX);
-    if (future->outputs[0].read_fd >= 0 || future->outputs[1].read_fd >= 0)
-        pump_outputs(future);
+        if (has_outputs(future))
+            pump_outputs(future);
+    }
     if (future->inbox.ending == FM__ENDING_BROKEN)
         fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
     else if (future->inbox.ending != FM__ENDING_OPEN)

@@ -328,7 +328,8 @@ static void hear(fm_engine *engine, uint64_t tag)
     case FM__TAG_STDOUT:
     case FM__TAG_STDERR:
         if (future)
-            fm__attempt_pump(future, fm__clock_now());
+            fm__attempt_hear(future, tag % 4 == FM__TAG_STDERR,
+                             fm__clock_now());
         break;
     }
 }

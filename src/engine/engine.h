@@ -173,6 +173,8 @@ void fm__attempt_end_start(fm_future *future, int64_t now);
 /* attempt.c: from there to its outcome */
 /* Read what there is. */
 void fm__attempt_pump(fm_future *future, int64_t now);
+/* The pipe of its standard output (0) or error (1) can be read. */
+void fm__attempt_hear(fm_future *future, int i, int64_t now);
 /* The process is gone: reap, decide, free the slot; then SETTLED or BACKOFF. */
 void fm__attempt_finish(fm_future *future, int64_t now);
 /* The outcome is decided: SETTLED, or another attempt. */

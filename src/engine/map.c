@@ -75,6 +75,8 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->chunk_min = opts->chunk_min;
     crew->chunk_max = opts->chunk_max ? opts->chunk_max : FM__CLAIM_MAX;
     crew->adapts = opts->chunk_max != opts->chunk_min;
+    crew->is_heard = opts->job.output == FM_OUTPUT_CAPTURE ||
+                     opts->job.output == FM_OUTPUT_LINES;
     crew->eager = opts->eager;
     crew->timed = fm__map_times_items(map);
     crew->has_fence = map->has_fence;
@@ -507,6 +509,11 @@ bool fm_map_is_over(const fm_map *map)
 {
     return map->state == FM__MAP_OVER || !fm__engine_is_ours(map->engine) ||
            (map->engine->closed && map->n_living == 0);
+}
+
+uint64_t fm_map_get_line_index(const fm_map *map)
+{
+    return map->line_index;
 }
 
 uint64_t fm_map_count_settled(const fm_map *map)

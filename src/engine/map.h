@@ -118,7 +118,8 @@ struct fm_map {
     struct fm__spans spare;
     struct fm__again *again;
     size_t n_again, again_size;
-    uint64_t n_items; /* so far, of a source */
+    uint64_t n_items;    /* so far, of a source */
+    uint64_t line_index; /* of the item whose line is being told */
     uint64_t n_settled, n_consumed;
     struct fm__stock stock;
     bool is_fed;   /* no more items come */
@@ -145,6 +146,11 @@ static inline bool fm__member_has_claim(const struct fm__member *member)
     return member->done < member->n;
 }
 
+/* What an item prints is read while the worker waits with its last record. */
+bool fm__member_has_spoken(const struct fm__member *member);
+void fm__member_was_heard(struct fm__member *member);
+/* A line comes that was printed in the item that it is in. */
+void fm__member_note_line(struct fm__member *member);
 /* It has begun with items, lives, and was not told to end. */
 bool fm__member_is_ready(const struct fm__member *member);
 /* What it did is not ours: it is ended for this reason. */

@@ -46,6 +46,8 @@ int fm_worker_next(fm_worker *worker, uint64_t *ret_index)
         if (worker->timed) /* from now on its items are */
             fm__worker_wake_parent(worker);
     }
+    if (!worker->said)
+        fm__worker_settle_output(worker);
     if (rc == 0 && !worker->said)
         rc = fm__worker_end(worker, FM__RECORD_VALUE, (unsigned)worker->format);
     if (rc == FM_ELIMIT)
@@ -99,6 +101,7 @@ int fm_worker_fail(fm_worker *worker, const char *message,
 
     if (worker->said)
         return 0;
+    fm__worker_settle_output(worker);
     fm__worker_begin(worker);
     rc = fm__worker_write_texts(worker, message, traceback);
     return rc < 0 ? rc : fm__worker_end(worker, FM__RECORD_FAIL, 0);
@@ -213,6 +216,7 @@ static int report(fm_worker *worker, const struct fm_outcome *outcome)
     struct fm__item_end end;
     int rc;
 
+    fm__worker_settle_output(worker);
     fm__worker_begin(worker);
     if (outcome->kind == FM_VALUE) {
         rc = fm__sink_write(sink, outcome->data, outcome->len);

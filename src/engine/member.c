@@ -18,6 +18,40 @@
 /* Bytes of the ring that are given back to its writer at once. */
 #define BATCH_MAX (FM__RING_SIZE / 8)
 
+/* ------------------------------------------------------------------ output */
+
+static bool captures(const struct fm__member *member)
+{
+    return member->future->opts.output == FM_OUTPUT_CAPTURE;
+}
+
+bool fm__member_has_spoken(const struct fm__member *member)
+{
+    return atomic_load(&member->future->channel->post->spoke) != 0;
+}
+
+void fm__member_was_heard(struct fm__member *member)
+{
+    atomic_store(&member->future->channel->post->spoke, 0);
+    fm__map_call(member);
+}
+
+void fm__member_note_line(struct fm__member *member)
+{
+    member->map->line_index = fm__member_has_claim(member)
+                                  ? member->first + member->done
+                                  : UINT64_MAX;
+}
+
+/* What was captured is the item's that has ended. */
+static void forget_output(struct fm__member *member)
+{
+    if (!captures(member))
+        return;
+    fm__output_clear(&member->future->outputs[0]);
+    fm__output_clear(&member->future->outputs[1]);
+}
+
 /* ----------------------------------------------------------------- records */
 
 /* The item that the next record is about is this one; go on to the next.
@@ -52,6 +86,7 @@ static int take_scalar(struct fm__member *member, unsigned kind, uint64_t u)
     item.detail = 0;
     if (settle_next(member, &item))
         fm__map_deliver(map, &item);
+    forget_output(member);
     return 0;
 }
 
@@ -227,7 +262,10 @@ static int take_failure(struct fm__member *member, const struct fm__record *r)
         outcome.message = texts.second;
         break;
     }
+    fm__output_get(&member->future->outputs[0], &outcome.output[0]);
+    fm__output_get(&member->future->outputs[1], &outcome.output[1]);
     fm__member_fail_item(member, &outcome, texts.detail);
+    forget_output(member);
     return 0;
 }
 
@@ -248,6 +286,7 @@ static int take_bytes(struct fm__member *member, const struct fm__record *r)
     if (r->kind == FM__RECORD_VALUE) {
         if (settle_next(member, &item))
             fm__map_deliver(map, &item);
+        forget_output(member);
         return 0;
     }
     item.index = member->first + member->done;
@@ -392,7 +431,7 @@ static void take_scalars(struct fm__member *member, const struct batch *batch)
     struct fm_item item;
 
     if (member->is_void || member->pieces.len > 0 || member->is_lost ||
-        !member->is_fruitful)
+        !member->is_fruitful || captures(member))
         return;
     memset(&item, 0, sizeof item);
     item.attempt = member->attempt;

@@ -216,6 +216,7 @@ struct line_event {
     struct fmL_map *map;
     const char *line;
     size_t len;
+    uint64_t index; /* of the item that printed it */
     int stream;
 };
 
@@ -228,14 +229,19 @@ static int deliver_line(lua_State *L)
     lua_getiuservalue(L, -1, FML_OPTIONS_HANDLER);
     lua_pushlstring(L, event->line, event->len);
     lua_pushstring(L, event->stream == 1 ? "stdout" : "stderr");
-    lua_call(L, 2, 0);
+    if (event->index == UINT64_MAX)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, (lua_Integer)event->index + 1);
+    lua_call(L, 3, 0);
     return 0;
 }
 
 static void on_line(int stream, const char *line, size_t len, void *ud)
 {
     struct fmL_map *map = ud;
-    struct line_event event = {map, line, len, stream};
+    struct line_event event = {map, line, len, fm_map_get_line_index(map->map),
+                               stream};
     lua_State *L = map->call.engine->L;
 
     if (!lua_checkstack(L, LUA_MINSTACK))

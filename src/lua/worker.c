@@ -185,6 +185,8 @@ static int work(lua_State *L)
         if (n_args > 1)
             lua_pushinteger(L, index);
         lua_call(L, n_args, 1);
+        if (worker->crew->is_heard)
+            fm__worker_settle_output(worker);
         if (job->map->want == FML_WANT_VALUE && lua_isinteger(L, -1) &&
             job->call->options->codec.kind <= FML_CODEC_LUA) {
             rc = put_integer(worker, lua_tointegerx(L, -1, NULL));
@@ -303,6 +305,7 @@ static int fail_item(lua_State *L, struct fmL_job *job, int status)
         lua_pop(L, 1);
         return FM_ECLOSED;
     }
+    fm__worker_settle_output(job->worker);
     if (fmL_job_is_out_of_memory(L, job, status)) {
         lua_pop(L, 1);
         job->heap.hit = false;

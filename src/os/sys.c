@@ -87,6 +87,13 @@ static int sys_dup3(int old, int new, int flags)
     return (int)fm__sys_call(SYS_dup3, old, new, flags, 0);
 }
 
+static int sys_count_unread(int fd)
+{
+    int n = 0;
+
+    return ioctl(fd, FIONREAD, &n) < 0 ? -1 : n;
+}
+
 /* dup3() refuses what dup2() leaves alone. */
 static int sys_dup2(int old, int new)
 {
@@ -332,10 +339,10 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
         .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
         .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
-        .close = sys_close, .dup2 = sys_dup2, .dup3 = sys_dup3,                \
-        .open = sys_open, .fstat = fstat, .read = read, .write = write,        \
-        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
-        .madvise = sys_madvise, .kill = sys_kill,                              \
+        .close = sys_close, .count_unread = sys_count_unread,                  \
+        .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open, .fstat = fstat,  \
+        .read = read, .write = write, .poll = sys_poll, .mmap = mmap,          \
+        .munmap = munmap, .madvise = sys_madvise, .kill = sys_kill,            \
         .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
         .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \
         .sigaltstack = sys_sigaltstack, .setrlimit = sys_setrlimit,            \

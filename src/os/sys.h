@@ -39,6 +39,7 @@ struct pollfd;
     X(int, fcntl, (int fd, int command, int argument))                         \
     X(int, close, (int fd))                                                    \
     X(int, dup2, (int old, int new))                                           \
+    X(int, count_unread, (int fd)) /* bytes in a pipe: FIONREAD */             \
     X(int, dup3, (int old, int new, int flags))                                \
     X(int, open, (const char *path, int flags, mode_t mode))                   \
     X(int, fstat, (int fd, struct stat *st))                                   \

@@ -75,6 +75,7 @@ void fm__channel_clear_post(struct fm__channel *channel)
     atomic_store(&post->limit, 0);
     atomic_store(&post->gift_attempt, 0);
     atomic_store(&post->order, FM__ORDER_WORK);
+    atomic_store(&post->spoke, 0);
     atomic_store(&post->recall, 0);
     atomic_store(&post->ask, 0);
     atomic_store(&post->asleep, 0);

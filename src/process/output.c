@@ -127,14 +127,16 @@ static void split_lines(struct fm__output *output, const char *p, size_t n,
     }
 }
 
-bool fm__output_pump(struct fm__output *output, fm_line_cb on_line, void *ud)
+bool fm__output_pump(struct fm__output *output, size_t most, fm_line_cb on_line,
+                     void *ud)
 {
     char piece[PIECE];
 
     if (output->read_fd < 0)
         return false;
-    for (int i = 0; i < PIECES_PER_PUMP; i++) {
-        ssize_t n = fm__sys.read(output->read_fd, piece, sizeof piece);
+    for (int i = 0; i < PIECES_PER_PUMP && most > 0; i++) {
+        ssize_t n = fm__sys.read(output->read_fd, piece,
+                                 most < sizeof piece ? most : sizeof piece);
 
         if (n < 0 && errno == EINTR)
             continue; /* there may be no other time to read it */
@@ -142,6 +144,7 @@ bool fm__output_pump(struct fm__output *output, fm_line_cb on_line, void *ud)
             return errno == EAGAIN;
         if (n == 0)
             return false;
+        most -= (size_t)n;
         if (output->mode == FM_OUTPUT_LINES)
             split_lines(output, piece, (size_t)n, on_line, ud);
         else
@@ -179,6 +182,13 @@ void fm__output_get(struct fm__output *output, struct fm_captured *ret)
     ret->data = output->data ? output->data : "";
     ret->len = output->len;
     ret->dropped = output->dropped;
+}
+
+void fm__output_clear(struct fm__output *output)
+{
+    output->len = 0;
+    output->start = 0;
+    output->dropped = 0;
 }
 
 void fm__output_done(struct fm__output *output)

@@ -38,15 +38,20 @@ int fm__output_open(struct fm__output *output, enum fm_output mode, int stream);
 /* Parent, after the fork. */
 void fm__output_forget_child_end(struct fm__output *output);
 
-/* Parent: read what there is, a bounded amount; calls `on_line`.  Returns
+/* Parent: read what there is, a bounded amount and at most `most` bytes; calls
+ * `on_line`.  Returns
  * true while the stream is open and has been read empty, false at its end. */
-bool fm__output_pump(struct fm__output *output, fm_line_cb on_line, void *ud);
+bool fm__output_pump(struct fm__output *output, size_t most, fm_line_cb on_line,
+                     void *ud);
 
 /* Parent: nothing more comes; the last line may lack its newline. */
 void fm__output_finish(struct fm__output *output, fm_line_cb on_line, void *ud);
 
 /* Parent: what was captured, in one piece, valid until _done. */
 void fm__output_get(struct fm__output *output, struct fm_captured *ret);
+
+/* Parent: forget what was captured, keep the memory. */
+void fm__output_clear(struct fm__output *output);
 
 /* Idempotent, accepts FM__OUTPUT_INIT. */
 void fm__output_done(struct fm__output *output);

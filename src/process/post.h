@@ -99,6 +99,8 @@ struct fm__post {
     _Atomic uint64_t limit; /* the cursor may be used up to here */
     _Atomic uint32_t gift_attempt;
     _Atomic uint32_t order;
+    _Atomic uint32_t spoke;  /* the worker waits until what its item has printed
+                                was read; cleared by the parent */
     _Atomic uint32_t recall; /* go on by compare-and-swap */
     _Atomic uint32_t ask;    /* for a sign of life, when it is awake */
     _Atomic uint32_t asleep; /* the worker sleeps ... */

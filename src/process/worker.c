@@ -567,6 +567,33 @@ int fm__worker_write_texts(struct fm_worker *worker, const char *first,
                       second ? strnlen(second, FM__FRAME_TEXT_MAX) : 0);
 }
 
+/* ------------------------------------------------------------------ output */
+
+void fm__worker_settle_output(struct fm_worker *worker)
+{
+    struct fm__post *post = worker->post;
+    int64_t since;
+
+    if (!worker->crew->is_heard)
+        return;
+    fm__stdio_flush();
+    if (fm__sys.count_unread(1) <= 0 && fm__sys.count_unread(2) <= 0)
+        return;
+    since = fm__worker_pause(worker);
+    atomic_store(&post->spoke, 1);
+    atomic_store(&post->asleep, 1);
+    while (atomic_load(&post->spoke) != 0 &&
+           fm__sys.getppid() == worker->outbox->parent) {
+        uint32_t call = atomic_load(&post->call);
+
+        fm__worker_wake_parent(worker);
+        if (atomic_load(&post->spoke) != 0)
+            fm__word_wait(&post->call, call, IDLE_NAP_NS);
+    }
+    atomic_store(&post->asleep, 0);
+    fm__worker_resume(worker, since);
+}
+
 /* ------------------------------------------------------------------ public */
 
 void fm__worker_init(struct fm_worker *worker, fm_child *child,

@@ -28,6 +28,7 @@ struct fm__crew {
     uint64_t n_items;
     uint64_t chunk_min, chunk_max; /* items of a claim */
     bool adapts;                   /* claims grow with the items' speed */
+    bool is_heard;  /* the host wants to know what which item prints */
     bool eager;     /* every item is to be heard of within a tick */
     bool timed;     /* items have a time limit */
     bool has_fence; /* the parent can make barriers here */
@@ -171,6 +172,10 @@ void fm__worker_resume(struct fm_worker *worker, int64_t since);
  * them.  0, FM_ECLOSED when the parent is gone, -ENOMEM, or -EINVAL when items
  * do not come by a tray. */
 int fm__worker_fetch(struct fm_worker *worker);
+
+/* Before the last record of an item: have the host read what the item printed,
+ * so that it knows whose it is.  Does nothing when nobody listens. */
+void fm__worker_settle_output(struct fm_worker *worker);
 
 /* What is said shall be heard soon. */
 void fm__worker_wake_parent(struct fm_worker *worker);
