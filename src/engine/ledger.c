@@ -159,6 +159,7 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
     member->first = first;
     member->n = n;
     member->done = 0;
+    member->seen_item = UINT64_MAX; /* its time begins when it is seen there */
     member->is_void = rc == 0;
     member->item_bytes = 0;
     if (member->is_void || map->spare.n > HOLES_MAX)

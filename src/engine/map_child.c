@@ -238,7 +238,7 @@ static int report(fm_worker *worker, const struct fm_outcome *outcome)
 int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
 {
     struct fm_job_opts opts = item_opts(worker);
-    fm_future *future;
+    fm_future *future = NULL;
     int rc = open_engine(worker);
 
     if (rc == 0)
