@@ -4,6 +4,7 @@
 local core = require "fork_map.core"
 local map_verbs = require "fork_map.map"
 local options = require "fork_map.options"
+local planning = require "fork_map.plan"
 local stream = require "fork_map.stream"
 
 local M = {}
@@ -220,7 +221,8 @@ end
 ---@return integer n
 ---@return table<integer, fork_map.Error>? errors
 function Verbs:each(list, fn, opts)
-  return finish(map_verbs.each(target_of(self), list, fn, opts))
+  local verbs = planning.is_iterator(list) and stream or map_verbs
+  return finish(verbs.each(target_of(self), list, fn, opts))
 end
 
 ---`for i, value, err in fork_map.imap(list, fn) do`: the results in the order of

@@ -128,6 +128,21 @@ local function call(opts, item, untl, fn, ...)
   return false, err
 end
 
+---An item of a source, as it comes to a worker, or nil and its failure.
+---@param index integer
+---@param item any
+---@return any crossed
+---@return fork_map.Error? failure
+function M.receive(plan, index, item)
+  local ok, kind, message, path = cross(plan.opts.codec or "auto", item)
+  if ok then
+    return kind
+  end
+  local err = failure(plan.opts, { index = index, attempt = 1 }, kind, message)
+  err.path = path and path:gsub("^result", "arg1") or nil
+  return nil, err
+end
+
 local WANTED = {
   truth = function(value)
     return not not value

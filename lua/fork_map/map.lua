@@ -238,6 +238,7 @@ local function trim(value, errors, stopped)
   end
   return value
 end
+M.trim = trim
 
 local function raise(err)
   if err then

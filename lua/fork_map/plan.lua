@@ -13,12 +13,16 @@ local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
 -- Verbs whose items each end for themselves, and with all of them there.
 local KEEPS_JOURNAL = { map = true, each = true }
 
+-- Verbs that can begin before they know what all items are.
+local TAKES_ITERATOR = { imap = true, imap_unordered = true, each = true }
+
 ---@class fork_map.Plan
 ---@field engine fork_map.Engine
 ---@field opts table all options, checked
 ---@field prepared fork_map.core.Options
----@field list table? nil: the items are the numbers 1 to n
----@field n integer
+---@field source function? an iterator that gives the items
+---@field list table? nil: the items are the numbers 1 to n, or those of the source
+---@field n integer? nil: known when the source has ended
 ---@field fn function
 ---@field workers integer 0: inline
 
@@ -103,6 +107,34 @@ function M.read_list(verb, list)
   return list, n
 end
 
+-- Is it called for items: a function, or what can be called and is no list?
+local function is_iterator(source)
+  if type(source) == "function" then
+    return true
+  end
+  local meta = debug.getmetatable(source)
+  if type(meta) ~= "table" or type(rawget(meta, "__call")) ~= "function" then
+    return false
+  end
+  return type(source) == "userdata"
+    or type(source) == "table" and rawget(source, "n") == nil and rawlen(source) == 0
+end
+M.is_iterator = is_iterator
+
+---What the items come from: a list, as read_list() has it, or an iterator.
+---@return function? source
+---@return table? list
+---@return integer|string|nil n or what is wrong
+local function read_source(verb, source)
+  if not is_iterator(source) then
+    return nil, M.read_list(verb, source)
+  elseif TAKES_ITERATOR[verb] then
+    return source
+  end
+  local text = "fork_map.%s: a list is expected, not an iterator; imap and each take one"
+  return nil, nil, text:format(verb)
+end
+
 -- In a worker whose items stand for others: their numbers, and the process that
 -- this is true in.
 local numbers, numbers_pid
@@ -137,7 +169,7 @@ local REFUSALS = {
 ---@return fork_map.Plan?
 ---@return string? text what is wrong
 function M.make(verb, target, list, fn, opts, defaults)
-  local items, n = M.read_list(verb, list)
+  local source, items, n = read_source(verb, list)
   if type(n) == "string" then
     return nil, n
   elseif type(fn) ~= "function" then
@@ -150,6 +182,8 @@ function M.make(verb, target, list, fn, opts, defaults)
   local all = options.merge(options.merge(defaults or {}, target.opts), checked)
   if all.journal and not KEEPS_JOURNAL[verb] then
     return nil, ('fork_map.%s: option "journal" is for map and each'):format(verb)
+  elseif all.journal and source then
+    return nil, ('fork_map.%s: option "journal" needs a list, not an iterator'):format(verb)
   end
   local workers, prepared
   workers, text = decide_workers(all)
@@ -165,8 +199,8 @@ function M.make(verb, target, list, fn, opts, defaults)
     return nil, refusal:format(verb)
   end
   return {
-    engine = target.engine, opts = all, prepared = prepared, list = items, n = n, fn = fn,
-    workers = workers,
+    engine = target.engine, opts = all, prepared = prepared, source = source, list = items,
+    n = n, fn = fn, workers = workers,
   }
 end
 
@@ -178,8 +212,8 @@ function M.core_opts(plan, more)
   local opts = plan.opts
   local chunk = opts.chunk
   local flat = {
-    n = plan.n, workers = plan.workers, isolate = opts.isolate, max_tasks = opts.max_tasks,
-    max_rss = opts.max_rss,
+    n = plan.n, source = plan.source ~= nil, workers = plan.workers,
+    isolate = opts.isolate, max_tasks = opts.max_tasks, max_rss = opts.max_rss,
     deadline = opts.deadline or nil, init = opts.init or nil, exit = opts.exit or nil,
     stops_at_failure = opts.on_error ~= "collect",
   }

@@ -71,6 +71,7 @@ static void get_opts(lua_State *L, struct fmL_map *map)
     static const char *const wants[] = {"value", "truth", "nothing", NULL};
 
     opts->n_items = get_count(L, "n");
+    opts->is_source = get_flag(L, "source");
     opts->workers = (unsigned)get_count(L, "workers");
     opts->chunk_min = get_count(L, "chunk_min");
     opts->chunk_max = get_count(L, "chunk_max");
@@ -146,6 +147,7 @@ static void make_userdata(lua_State *L, struct fmL_engine *box)
 
     memset(map, 0, sizeof *map);
     map->call.engine = box;
+    fm__buffer_init(&map->item, SIZE_MAX / 2);
     luaL_setmetatable(L, FML_MAP_MT);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, FML_MAP_ENGINE);
@@ -324,6 +326,7 @@ static void release(struct fmL_map *map)
     fm_map *fm = map->map;
 
     map->map = NULL;
+    fm__buffer_done(&map->item);
     fm_map_free(fm);
 }
 

@@ -13,6 +13,7 @@
 #include <lua.h>
 #include "lua/binding.h"
 #include "process/worker.h"
+#include "wire/buffer.h"
 
 #define FML_MAP_MT "fork_map.core.map"
 
@@ -38,7 +39,7 @@ enum {
 /* Places on the thread that a worker runs on. */
 enum {
     FML_WORK_FN = 1,
-    FML_WORK_LIST, /* nil: the item is its number */
+    FML_WORK_LIST, /* nil: the item is its number, or of a source */
     FML_WORK_INIT, /* or nil */
     FML_WORK_EXIT, /* or nil */
     FML_WORK_SLOTS = FML_WORK_EXIT
@@ -57,6 +58,7 @@ struct fmL_map {
     bool is_lost; /* there was no memory for what came */
     bool by_item; /* each item in a process of its own */
     lua_Integer n_log, n_events, n_failed;
+    struct fm__buffer item; /* of a source, on its way */
 };
 
 /* The body of a worker; `ud` is a struct fmL_map. */
@@ -78,7 +80,13 @@ void fmL_map_register(lua_State *L, struct fmL_map *map);
 
 void fmL_open_map_callbacks(lua_State *L);
 
+/* Push the item of a source that the worker is in; may wait for it.
+ * [-0, +1, e] */
+void fmL_push_source_item(lua_State *L, const struct fmL_map *map,
+                          fm_worker *worker);
+
 void fmL_open_map(lua_State *L);
+void fmL_open_source(lua_State *L);
 void fmL_open_worker(lua_State *L);
 
 #endif

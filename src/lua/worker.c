@@ -129,10 +129,14 @@ static int put_result(lua_State *L, const struct fmL_job *job, int idx)
 
 enum { AT_JOB = 1, AT_FN, AT_LIST, AT_RESULT };
 
-static void push_item(lua_State *L, const struct fmL_map *map,
+static void push_item(lua_State *L, const struct fmL_job *job,
                       lua_Integer index)
 {
-    if (lua_isnil(L, AT_LIST))
+    const struct fmL_map *map = job->map;
+
+    if (lua_isnil(L, AT_LIST) && map->opts.is_source)
+        fmL_push_source_item(L, map, job->worker);
+    else if (lua_isnil(L, AT_LIST))
         lua_pushinteger(L, index);
     else if (map->is_raw)
         (void)lua_rawgeti(L, AT_LIST, index);
@@ -181,7 +185,7 @@ static int work(lua_State *L)
             seed_item(L, job);
         lua_pushvalue(L, AT_FN);
         if (n_args > 0)
-            push_item(L, job->map, index);
+            push_item(L, job, index);
         if (n_args > 1)
             lua_pushinteger(L, index);
         lua_call(L, n_args, 1);
@@ -225,7 +229,7 @@ static int work_apart(lua_State *L)
         lua_Integer index = (lua_Integer)fm__worker_index(worker) + 1;
 
         lua_pushvalue(L, AT_FN);
-        push_item(L, job->map, index);
+        push_item(L, job, index);
         lua_pushinteger(L, index);
         lua_xmove(L, call.thread, 3);
         rc = fm_worker_run_item(worker, fmL_run_job, &call);
