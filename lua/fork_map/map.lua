@@ -177,6 +177,7 @@ local function run_with_book(plan, book, more)
     n = #todo, list = todo, numbers = todo, fn = renumber(plan, todo),
     total = plan.n, n_known = plan.n - #todo,
   })
+  more.eager = true -- what has ended is to be written at once
   local results, bad, stopped, failure = run(part, more, function(place, got, failed)
     if failed[place] == nil then
       book:keep(todo[place], got[place])
