@@ -18,13 +18,30 @@ local PAUSE = 0.1
 
 local BAR_WIDTH = 24
 
-local function format_time(seconds)
+-- More than that is as good as for ever.
+local TIME_MAX = 999 * 86400
+
+local NAME_MAX = 32
+
+local function format_time(time)
+  local seconds = math.ceil(math.min(time, TIME_MAX))
   if seconds < 60 then
-    return ("%ds"):format(math.ceil(seconds))
+    return ("%ds"):format(seconds)
   elseif seconds < 3600 then
     return ("%dm%02ds"):format(seconds // 60, seconds % 60)
+  elseif seconds < 2 * 86400 then
+    return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
   end
-  return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
+  return ("%dd%02dh"):format(seconds // 86400, seconds % 86400 // 3600)
+end
+
+-- A line that wraps, or a name that steers the terminal, would spoil the screen.
+local function format_name(name)
+  if #name > NAME_MAX then
+    -- No part of a character of UTF-8.
+    name = name:sub(1, NAME_MAX - 3):gsub("[\xC0-\xFF][\x80-\xBF]*$", "") .. "..."
+  end
+  return (name:gsub("%c", "?"):gsub("\xC2[\x80-\x9F]", "?"))
 end
 
 local function format_rate(rate)
@@ -41,7 +58,7 @@ end
 ---@param name string?
 ---@return string
 function M.format(state, name)
-  local parts = { name and name:gsub("%c", "?") }
+  local parts = { name and format_name(name) }
   if state.total then
     local share = state.total > 0 and state.done / state.total or 1
     local full = math.floor(share * BAR_WIDTH)
