@@ -96,6 +96,7 @@ build = {
         "src/lua/hooks.c",
         "src/lua/host.c",
         "src/lua/inline.c",
+        "src/lua/item.c",
         "src/lua/job.c",
         "src/lua/leave.c",
         "src/lua/map.c",

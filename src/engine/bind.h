@@ -22,6 +22,11 @@ enum fm__format {
  * fm_child_set_format().  Valid for the life of the child. */
 struct fm__sink *fm__child_sink(fm_child *child);
 
+/* What the child's sink holds is no part of the result: an event or the end of
+ * the whole map, for the worker whose item this child is.  0 or a negative
+ * code. */
+int fm__child_put_aside(fm_child *child, bool is_stop);
+
 /* Stop the job's clock-driven samples, and start them: a signal on the
  * child's own CPU time, first after 10 ms, calls `sample(ud)` in signal
  * context; so does the parent's request before it kills. */

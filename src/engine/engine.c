@@ -526,6 +526,12 @@ struct fm__sink *fm__child_sink(fm_child *child)
     return fm__child_get_sink(child);
 }
 
+int fm__child_put_aside(fm_child *child, bool is_stop)
+{
+    return fm__outbox_put_aside(fm__child_get_outbox(child),
+                                is_stop ? FM__ASIDE_STOP : FM__ASIDE_EVENT);
+}
+
 void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
 {
     fm__child_set_sampler(child, sample, ud);

@@ -68,6 +68,8 @@ struct fm_future {
     struct fm__channel *channel;
     struct fm__output outputs[2];
     struct fm__inbox inbox;
+    fm__aside_fn on_aside; /* for the inbox of every attempt */
+    void *aside_ud;
     struct fm__member *member; /* of a map, whose worker this is; or NULL */
     bool is_gone;              /* the process has ended */
     bool is_withheld;          /* it has ended, but who traces it must reap it

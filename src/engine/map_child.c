@@ -235,6 +235,18 @@ static int report(fm_worker *worker, const struct fm_outcome *outcome)
                                    (unsigned)outcome->format & 0xff);
 }
 
+/* What the item's process says beside its result goes to the map. */
+static void pass_on(const struct fm__inbox *inbox, int what, void *ud)
+{
+    fm_worker *worker = ud;
+    int rc = fm__sink_write(&worker->sink, inbox->data, inbox->len);
+
+    if (rc == 0)
+        (void)fm__worker_end(
+            worker, what == FM__ASIDE_STOP ? FM__RECORD_STOP : FM__RECORD_EVENT,
+            (unsigned)inbox->format & 0xff);
+}
+
 int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
 {
     struct fm_job_opts opts = item_opts(worker);
@@ -245,6 +257,10 @@ int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
         rc = fm_spawn(worker->engine, &opts, fn, ud, &future);
     if (rc < 0)
         return rc;
+    future->on_aside = pass_on; /* it is heard in steps only */
+    future->aside_ud = worker;
+    future->inbox.on_aside = pass_on;
+    future->inbox.aside_ud = worker;
     while (fm_future_get_state(future) != FM_SETTLED) {
         rc = fm_engine_step(worker->engine, -1);
         if (rc < 0 && rc != -EINTR)

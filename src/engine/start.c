@@ -210,6 +210,8 @@ static void begin_attempt(fm_future *future)
     future->timeout_at = FM__NEVER;
     fm__inbox_done(&future->inbox);
     fm__inbox_init(&future->inbox, future->job, future->opts.limits.result);
+    future->inbox.on_aside = future->on_aside;
+    future->inbox.aside_ud = future->aside_ud;
     fm__output_done(&future->outputs[0]);
     fm__output_done(&future->outputs[1]);
 }

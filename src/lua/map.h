@@ -87,6 +87,6 @@ void fmL_push_source_item(lua_State *L, const struct fmL_map *map,
 
 void fmL_open_map(lua_State *L);
 void fmL_open_source(lua_State *L);
-void fmL_open_worker(lua_State *L);
+void fmL_open_item(lua_State *L);
 
 #endif

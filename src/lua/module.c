@@ -123,7 +123,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_inline(L);
     fmL_open_map(L);
     fmL_open_source(L);
-    fmL_open_worker(L);
+    fmL_open_item(L);
     lua_pushcfunction(L, l_prepare);
     lua_setfield(L, -2, "prepare");
     lua_pushstring(L, fm_version());

@@ -257,6 +257,17 @@ int fm__outbox_put_pair(struct fm__outbox *outbox, enum fm__frame_type type,
     return rc < 0 ? rc : copy_text(outbox, &b);
 }
 
+int fm__outbox_put_aside(struct fm__outbox *outbox, enum fm__aside what)
+{
+    unsigned char byte = (unsigned char)what;
+    int rc = fm__outbox_put(outbox, FM__FRAME_ASIDE, &byte, sizeof byte);
+
+    if (rc < 0)
+        return rc;
+    outbox->total = 0;
+    return fm__outbox_wake_parent(outbox);
+}
+
 int fm__outbox_end(struct fm__outbox *outbox)
 {
     uint64_t total;

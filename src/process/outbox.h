@@ -46,6 +46,10 @@ int fm__outbox_put(struct fm__outbox *outbox, enum fm__frame_type type,
 int fm__outbox_put_pair(struct fm__outbox *outbox, enum fm__frame_type type,
                         const char *first, const char *second);
 
+/* Commit what the sink holds as something beside the result, and have it heard
+ * soon.  0 or a negative code. */
+int fm__outbox_put_aside(struct fm__outbox *outbox, enum fm__aside what);
+
 /* Wake the parent if it sleeps.  When that cannot be done, it sleeps on, and
  * the next one tries again.  0 or a negative code. */
 int fm__outbox_wake_parent(struct fm__outbox *outbox);

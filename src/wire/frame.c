@@ -16,6 +16,7 @@ static const struct {
     [FM__FRAME_EXCEED] = {4, FM__FRAME_CONTROL_MAX},
     [FM__FRAME_EXITED] = {4, 4},
     [FM__FRAME_END] = {8, 8},
+    [FM__FRAME_ASIDE] = {1, 1},
 };
 
 int fm__frame_check(const struct fm__frame_head *head, uint64_t job)

@@ -4,9 +4,9 @@
  * and a payload.  Both ends are the same build on the same machine, so the
  * header is in the machine's own byte order.
  *
- * A conversation is: any of FORMAT, DATA, FAIL, REFUSE, EXCEED, then END; or
- * EXITED, when the job left by exit(); or START_FAILED alone.  Nothing is read
- * after END, EXITED or START_FAILED.
+ * A conversation is: any of FORMAT, DATA, ASIDE, FAIL, REFUSE, EXCEED, then
+ * END; or EXITED, when the job left by exit(); or START_FAILED alone.  Nothing
+ * is read after END, EXITED or START_FAILED.
  */
 #ifndef FM_WIRE_FRAME_H
 #define FM_WIRE_FRAME_H
@@ -25,8 +25,12 @@ enum fm__frame_type {
     FM__FRAME_REFUSE = 5,       /* pair: path, message */
     FM__FRAME_EXCEED = 6,       /* pair: limit, message */
     FM__FRAME_EXITED = 7,       /* i32: exit code, or FM__CODE_UNKNOWN */
-    FM__FRAME_END = 8           /* u64: bytes of data since the last FORMAT */
+    FM__FRAME_END = 8,          /* u64: bytes of data since the last FORMAT */
+    FM__FRAME_ASIDE = 9 /* u8: what the data so far was, which is forgotten */
 };
+
+/* What an ASIDE says the data was. */
+enum fm__aside { FM__ASIDE_EVENT, FM__ASIDE_STOP };
 
 #define FM__FRAME_MAGIC 0xF0A9u
 #define FM__FRAME_HEAD 16

@@ -153,6 +153,11 @@ static int take_control(struct fm__inbox *inbox)
         return 0;
     case FM__FRAME_END:
         return take_end(inbox);
+    case FM__FRAME_ASIDE:
+        if (inbox->on_aside)
+            inbox->on_aside(inbox, inbox->control[0], inbox->aside_ud);
+        inbox->len = 0;
+        return 0;
     case FM__FRAME_DATA:
         break;
     }

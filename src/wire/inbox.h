@@ -33,7 +33,14 @@ enum fm__ending {
     FM__ENDING_BROKEN       /* bytes that are not ours */
 };
 
+struct fm__inbox;
+
+/* Called with data that is no part of the result: inbox->data, len, format. */
+typedef void (*fm__aside_fn)(const struct fm__inbox *inbox, int what, void *ud);
+
 struct fm__inbox {
+    fm__aside_fn on_aside; /* NULL: dropped */
+    void *aside_ud;
     uint64_t job;
     uint64_t limit; /* most bytes of data */
     enum fm__verdict verdict;
