@@ -158,13 +158,16 @@ static bool is_suspect(const struct fm__member *member, uint64_t word)
 }
 
 /* One that has begun nothing loses nothing. */
-static void give_up(struct fm__member *member, uint64_t word, int64_t now)
+static void give_up(struct fm__member *member, uint64_t word, bool is_sure,
+                    int64_t now)
 {
-    if (!atomic_compare_exchange_strong(&post_of(member)->word, &word,
-                                        word | FM__WORD_CONDEMNED))
-        return;
-    if (fm__span_low(word) == FM__WORD_IDLE)
-        fm__ledger_release(member);
+    if (atomic_compare_exchange_strong(&post_of(member)->word, &word,
+                                       word | FM__WORD_CONDEMNED)) {
+        if (fm__span_low(word) == FM__WORD_IDLE)
+            fm__ledger_release(member);
+    } else if (!is_sure) {
+        return; /* it has moved on just now */
+    }
     fm__member_refuse(member, FM_EPROTOCOL);
     fm__future_stop(member->future, FM__STOP_FORCED, FM_PROTOCOL, now);
 }
@@ -189,10 +192,10 @@ static void watch(struct fm__member *member, int64_t now)
     if (word == member->suspect_word &&
         member->n_read == member->suspect_read) {
         if (since >= SUSPECT_NS)
-            give_up(member, word, now);
+            give_up(member, word, false, now);
     } else if (since >= SUSPECT_LONG_NS &&
                member->suspect_looks >= SUSPECT_LOOKS) {
-        give_up(member, word, now);
+        give_up(member, word, true, now);
     }
     look_again(member->map, fm__clock_after(now, SUSPECT_LOOK_NS));
 }
