@@ -54,7 +54,7 @@ describe("in a map", function()
           fork_map.emit { deep = { print } }
         end, opts)
         assert.is_false(ok)
-        assert.matches("map_events_spec.lua:%d+: fork_map: value.deep%[1%]: a function", err.message)
+        assert.matches("map_events_spec.lua:%d+: fork_map: value.deep%[1%]: a func", err.message)
       end)
 
       it("stop() ends all of it, with what there is", function()

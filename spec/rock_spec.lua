@@ -11,6 +11,7 @@ local FALLBACKS = {
   ["src/os/poller_poll.c"] = true,
   ["src/os/bell_pipe.c"] = true,
   ["src/os/word_sleep.c"] = true,
+  ["src/os/fence_none.c"] = true,
   ["src/os/pid_waitpid.c"] = true,
   ["src/os/bury_close.c"] = true,
 }
