@@ -27,6 +27,10 @@ struct fm__sink *fm__child_sink(fm_child *child);
  * code. */
 int fm__child_put_aside(fm_child *child, bool is_stop);
 
+/* The engine of the processes that items of this worker have of their own.
+ * Returns 0 or a negative code. */
+int fm__worker_get_engine(fm_worker *worker, fm_engine **ret_engine);
+
 /* Stop the job's clock-driven samples, and start them: a signal on the
  * child's own CPU time, first after 10 ms, calls `sample(ud)` in signal
  * context; so does the parent's request before it kills. */

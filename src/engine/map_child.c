@@ -162,6 +162,15 @@ static int open_engine(fm_worker *worker)
     return fm_engine_new(&opts, &worker->engine);
 }
 
+int fm__worker_get_engine(fm_worker *worker, fm_engine **ret_engine)
+{
+    int rc = open_engine(worker);
+
+    if (rc == 0)
+        *ret_engine = worker->engine;
+    return rc;
+}
+
 /* What of the map's options is the item's process's; the worker has the
  * others, and its descriptors are those that it may have. */
 static struct fm_job_opts item_opts(const fm_worker *worker)

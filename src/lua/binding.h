@@ -208,9 +208,9 @@ void fmL_open_inline(lua_State *L);
 /* The code by which a `before` hook gives up a fork. */
 #define FML_EHOOK (-ECANCELED)
 
-/* Make `box` run the at_fork hooks of this Lua state.  Returns 0 or a
- * negative code. */
-int fmL_hooks_attach(struct fmL_engine *box);
+/* Make `engine`, that of `box` or one of a worker, run the at_fork hooks of
+ * this Lua state.  Returns 0 or a negative code. */
+int fmL_hooks_attach(struct fmL_engine *box, fm_engine *engine);
 
 /* In a child: run the `child` hooks.  [-0, +0, e] */
 void fmL_hooks_run_child(lua_State *L);

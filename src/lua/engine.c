@@ -203,7 +203,7 @@ static int l_engine_new(lua_State *L)
     if (rc == 0)
         rc = fm_engine_new(&opts, &box->engine);
     if (rc >= 0)
-        rc = fmL_hooks_attach(box);
+        rc = fmL_hooks_attach(box, box->engine);
     fmL_leave(box, previous);
     return rc < 0 ? raise(L, "fork_map cannot make an engine", rc) : 1;
 }

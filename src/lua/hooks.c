@@ -99,9 +99,9 @@ static int parent_after_fork(void *ud)
     return 0;
 }
 
-int fmL_hooks_attach(struct fmL_engine *box)
+int fmL_hooks_attach(struct fmL_engine *box, fm_engine *engine)
 {
-    int id = fm_at_fork(box->engine, before_fork, parent_after_fork, NULL, box);
+    int id = fm_at_fork(engine, before_fork, parent_after_fork, NULL, box);
 
     return id < 0 ? id : 0;
 }

@@ -381,15 +381,25 @@ static int work_on_all(lua_State *L, struct fmL_job *job)
     return rc;
 }
 
-/* The thread that items with a process of their own run on, or nil. */
-static void make_item_thread(lua_State *L, const struct fmL_map *map)
+/* For items with processes of their own: push the thread that they run on, or
+ * nil, and have the hooks run around their forks. */
+static void prepare_items(lua_State *L, const struct fmL_job *job)
 {
+    struct fmL_engine *box = job->call->engine;
+    fm_engine *engine;
     lua_State *thread;
+    int rc;
 
-    if (!map->by_item) {
+    if (!job->map->by_item) {
         lua_pushnil(L);
         return;
     }
+    rc = fm__worker_get_engine(job->worker, &engine);
+    if (rc == 0)
+        rc = fmL_hooks_attach(box, engine);
+    if (rc < 0)
+        luaL_error(L, "fork_map cannot make an engine: %s", fm_strerror(rc));
+    box->L = L; /* for the hooks */
     thread = lua_newthread(L);
     luaL_checkstack(thread, 2 * LUA_MINSTACK, NULL);
 }
@@ -401,7 +411,7 @@ static int run(lua_State *L)
     int rc = 0;
 
     lua_settop(L, AT(FML_WORK_SLOTS));
-    make_item_thread(L, job->map);
+    prepare_items(L, job);
     lua_pushcfunction(L, fmL_job_on_error);
     lua_replace(L, 1);
     lua_pushboolean(L, 1);
