@@ -6,7 +6,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -38,8 +40,8 @@ static int64_t result_of(lua_State *L, int64_t i)
     return x;
 }
 
-/* Fork, compute, eight bytes through a pipe, wait. */
-static int64_t call(lua_State *L, lua_State *fn, int64_t i)
+/* Fork, compute, eight bytes through a pipe, wait.  0, or -1 with errno. */
+static int fork_once(lua_State *fn, int64_t i, int64_t *ret)
 {
     int64_t x = 0;
     ssize_t got;
@@ -47,10 +49,13 @@ static int64_t call(lua_State *L, lua_State *fn, int64_t i)
     pid_t pid;
 
     if (pipe2(fds, O_CLOEXEC) < 0)
-        return luaL_error(L, "pipe: %s", strerror(errno));
+        return -1;
     pid = fork();
-    if (pid < 0)
-        return luaL_error(L, "fork: %s", strerror(errno));
+    if (pid < 0) {
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+        return -1;
+    }
     if (pid == 0) {
         x = result_of(fn, i);
         _exit(write(fds[1], &x, sizeof x) != sizeof x);
@@ -59,8 +64,17 @@ static int64_t call(lua_State *L, lua_State *fn, int64_t i)
     got = read(fds[0], &x, sizeof x);
     (void)close(fds[0]);
     (void)waitpid(pid, NULL, 0);
-    if (got != sizeof x)
-        return luaL_error(L, "the child failed");
+    errno = ECHILD; /* should it have said less */
+    *ret = x;
+    return got == sizeof x ? 0 : -1;
+}
+
+static int64_t call(lua_State *L, lua_State *fn, int64_t i)
+{
+    int64_t x = 0;
+
+    if (fork_once(fn, i, &x) < 0)
+        return luaL_error(L, "a fork failed: %s", strerror(errno));
     return x;
 }
 
@@ -127,6 +141,185 @@ static int l_text(lua_State *L)
     return 1;
 }
 
+/* A child with a pipe to here: 0 in it. */
+static pid_t start(lua_State *L, int fds[2])
+{
+    pid_t pid;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return luaL_error(L, "pipe: %s", strerror(errno));
+    (void)fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);
+    pid = fork();
+    if (pid < 0)
+        return luaL_error(L, "fork: %s", strerror(errno));
+    return pid;
+}
+
+/* Every second item from this one on, each in a process of its own. */
+static int64_t run_master(int64_t first, int64_t n)
+{
+    int64_t sum = 0;
+
+    for (int64_t i = first; i <= n; i += 2) {
+        int64_t x;
+
+        if (fork_once(NULL, i, &x) < 0)
+            _exit(1);
+        sum += x;
+    }
+    return sum;
+}
+
+/* floor.masters(n) -> sum: items 1 to n, each in a process of its own, forked
+ * by two processes at once. */
+static int l_masters(lua_State *L)
+{
+    int64_t n = luaL_checkinteger(L, 1);
+    int64_t sum = 0;
+    int fds[2][2];
+    pid_t pids[2];
+
+    for (int w = 0; w < 2; w++) {
+        pids[w] = start(L, fds[w]);
+        if (pids[w] == 0) {
+            sum = run_master(1 + w, n);
+            _exit(write(fds[w][1], &sum, sizeof sum) != sizeof sum);
+        }
+        (void)close(fds[w][1]);
+    }
+    for (int w = 0; w < 2; w++) {
+        int64_t x;
+
+        if (read(fds[w][0], &x, sizeof x) != sizeof x)
+            return luaL_error(L, "a master failed");
+        (void)close(fds[w][0]);
+        (void)waitpid(pids[w], NULL, 0);
+        sum += x;
+    }
+    lua_pushinteger(L, sum);
+    return 1;
+}
+
+/* floor.split(fn): fn(1) and fn(2) in a bare fork each, at once; nothing comes
+ * back.  What two processors can give here. */
+static int l_split(lua_State *L)
+{
+    pid_t pids[2];
+
+    for (int w = 0; w < 2; w++) {
+        pids[w] = fork();
+        if (pids[w] < 0)
+            return luaL_error(L, "fork: %s", strerror(errno));
+        if (pids[w] == 0) {
+            lua_pushvalue(L, 1);
+            lua_pushinteger(L, 1 + w);
+            _exit(lua_pcall(L, 1, 0, 0) != LUA_OK);
+        }
+    }
+    for (int w = 0; w < 2; w++) {
+        int status = 0;
+
+        (void)waitpid(pids[w], &status, 0);
+        if (status != 0)
+            return luaL_error(L, "a half failed");
+    }
+    return 0;
+}
+
+/* One of two processes that make every second text and write it into a pipe. */
+struct writer {
+    int fd;
+    int64_t item; /* the one that comes next */
+    size_t done;  /* bytes of it */
+};
+
+static _Noreturn void write_texts(int fd, int64_t item, int64_t n, size_t len)
+{
+    unsigned char *text = malloc(len);
+
+    for (; text && item < n; item += 2) {
+        memset(text, 'A' + (int)(item % 26), len);
+        if (move(fd, text, len, 1) != len)
+            _exit(1);
+    }
+    _exit(!text);
+}
+
+/* What is there now.  0, or -1. */
+static int read_text(struct writer *writer, unsigned char **texts, size_t len)
+{
+    unsigned char **text = &texts[writer->item];
+    ssize_t n;
+
+    if (!*text)
+        *text = malloc(len);
+    if (!*text)
+        return -1;
+    n = read(writer->fd, *text + writer->done, len - writer->done);
+    if (n <= 0)
+        return -1;
+    writer->done += (size_t)n;
+    if (writer->done == len) {
+        writer->item += 2;
+        writer->done = 0;
+    }
+    return 0;
+}
+
+static int read_texts(struct writer *writers, unsigned char **texts, int64_t n,
+                      size_t len)
+{
+    int rc = 0;
+
+    while (rc == 0 && (writers[0].item < n || writers[1].item < n)) {
+        struct pollfd fds[2];
+
+        for (int w = 0; w < 2; w++) {
+            fds[w].fd = writers[w].item < n ? writers[w].fd : -1;
+            fds[w].events = POLLIN;
+            fds[w].revents = 0;
+        }
+        if (poll(fds, 2, -1) < 0)
+            return -1;
+        for (int w = 0; w < 2 && rc == 0; w++) {
+            if (fds[w].revents != 0)
+                rc = read_text(&writers[w], texts, len);
+        }
+    }
+    return rc;
+}
+
+/* floor.texts(n, len): so many texts of this length from two processes, each
+ * into memory of its own. */
+static int l_texts(lua_State *L)
+{
+    int64_t n = luaL_checkinteger(L, 1);
+    size_t len = (size_t)luaL_checkinteger(L, 2);
+    unsigned char **texts = calloc((size_t)n, sizeof *texts);
+    struct writer writers[2];
+    int rc;
+
+    if (!texts)
+        return luaL_error(L, "no memory");
+    for (int w = 0; w < 2; w++) {
+        int fds[2];
+
+        if (start(L, fds) == 0)
+            write_texts(fds[1], w, n, len);
+        (void)close(fds[1]);
+        writers[w] = (struct writer){.fd = fds[0], .item = w};
+    }
+    rc = read_texts(writers, texts, n, len);
+    for (int w = 0; w < 2; w++) {
+        (void)close(writers[w].fd);
+        (void)wait(NULL);
+    }
+    for (int64_t i = 0; i < n; i++)
+        free(texts[i]);
+    free(texts);
+    return rc == 0 ? 0 : luaL_error(L, "the texts did not come");
+}
+
 /* floor.open(n): n descriptors more, close-on-exec. */
 static int l_open(lua_State *L)
 {
@@ -142,9 +335,10 @@ static int l_open(lua_State *L)
 int luaopen_floor(lua_State *L);
 int luaopen_floor(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"now", l_now},   {"raw", l_raw},
-                                         {"lua", l_lua},   {"text", l_text},
-                                         {"open", l_open}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"now", l_now},     {"raw", l_raw},         {"lua", l_lua},
+        {"text", l_text},   {"texts", l_texts},     {"open", l_open},
+        {"split", l_split}, {"masters", l_masters}, {NULL, NULL}};
 
     luaL_newlib(L, functions);
     return 1;

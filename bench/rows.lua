@@ -17,6 +17,22 @@ local function quartiles(list)
   return list[#list // 4 + 1], list[#list - #list // 4]
 end
 
+local function time_ratio(first, own)
+  return own / first
+end
+
+---How many times as fast as the first.
+function M.speed(first, own)
+  return first / own
+end
+
+---What part of `workers` processors did the first one's work.
+function M.efficiency(workers)
+  return function(first, own)
+    return first / own / workers
+  end
+end
+
 ---One row: alternate the candidates within every round (A B C A B C ...) and
 ---print, for each, the median and the middle half of the rounds' ratios to the
 ---first.
@@ -24,7 +40,11 @@ end
 ---@param rounds integer
 ---@param n integer calls per candidate and round
 ---@param candidates { [1]: string, [2]: fun(n: integer) }[] name, and what makes the calls
-function M.row(title, rounds, n, candidates)
+---@param opts? { figure: (fun(first: number, own: number): number), collects: boolean }
+---   the figure of two times [own / first]; collect garbage before each turn [false]
+function M.row(title, rounds, n, candidates, opts)
+  local figure = opts and opts.figure or time_ratio
+  local collects = opts and opts.collects
   local ratios = {}
   for i = 1, #candidates do
     candidates[i][2](n) -- warm
@@ -33,12 +53,15 @@ function M.row(title, rounds, n, candidates)
   for r = 1, rounds do
     local times = {}
     for i, candidate in ipairs(candidates) do
+      if collects then
+        collectgarbage()
+      end
       local began = floor.now()
       candidate[2](n)
       times[i] = floor.now() - began
     end
     for i = 1, #candidates do
-      ratios[i][r] = times[i] / times[1]
+      ratios[i][r] = figure(times[1], times[i])
     end
   end
   io.write(title, "\n")
