@@ -68,6 +68,7 @@ struct big {
     void *ud;
     const char *data; /* of a string; NULL: a list */
     size_t n;
+    int n_fields;
 };
 
 static void *alloc_populated(void *ud, void *block, size_t old_size,
@@ -88,7 +89,7 @@ static int make_big(lua_State *L)
     if (big->data != NULL)
         lua_pushlstring(L, big->data, big->n);
     else
-        lua_createtable(L, (int)big->n, 0);
+        lua_createtable(L, (int)big->n, big->n_fields);
     return 1;
 }
 
@@ -106,12 +107,12 @@ static void push_big(lua_State *L, struct big *big)
         (void)lua_error(L);
 }
 
-void fmL_heap_push_list(lua_State *L, int n)
+void fmL_heap_push_list(lua_State *L, int n, int n_fields)
 {
-    struct big big = {.data = NULL, .n = (size_t)n};
+    struct big big = {.data = NULL, .n = (size_t)n, .n_fields = n_fields};
 
     if (big.n < BLOCK_MIN / sizeof(lua_Number))
-        lua_createtable(L, n, 0);
+        lua_createtable(L, n, n_fields);
     else
         push_big(L, &big);
 }

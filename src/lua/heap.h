@@ -34,10 +34,10 @@ void fmL_heap_limit(lua_State *L, struct fmL_heap *heap, uint64_t limit);
 /* No limit from here on, so that the failure can be told. */
 void fmL_heap_lift(struct fmL_heap *heap);
 
-/* Push a table with room for `n` items, or a string.  The pages of a big one
- * are made at once: they are fresh, or shared with children, and each would
- * cost a fault of its own.  [-0, +1, m] */
-void fmL_heap_push_list(lua_State *L, int n);
+/* Push a table with room for `n` items and `n_fields` fields, or a string.  The
+ * pages of a big one are made at once: they are fresh, or shared with children,
+ * and each would cost a fault of its own.  [-0, +1, m] */
+void fmL_heap_push_list(lua_State *L, int n, int n_fields);
 void fmL_heap_push_string(lua_State *L, const char *data, size_t len);
 
 #endif

@@ -107,7 +107,7 @@ static void make_tables(lua_State *L, const struct fmL_map *map)
     /* All at once: growing would take half as much again on the way. */
     if (map->want != FML_WANT_VALUE || map->has_log || n > ITEMS_MAX)
         n = 0;
-    fmL_heap_push_list(L, (int)n);
+    fmL_heap_push_list(L, (int)n, 1); /* and the field n */
     lua_setiuservalue(L, 1, FML_MAP_RESULTS);
     lua_newtable(L);
     lua_setiuservalue(L, 1, FML_MAP_ERRORS);

@@ -149,7 +149,7 @@ static int make_table(struct state *s, size_t n_list, size_t n_keys)
     if (rc < 0)
         return rc;
     if (n_keys == 0)
-        fmL_heap_push_list(L, to_hint(n_list));
+        fmL_heap_push_list(L, to_hint(n_list), 0);
     else
         lua_createtable(L, to_hint(n_list), to_hint(n_keys));
     s->tables++;
