@@ -93,7 +93,9 @@ describe("the documentation", function()
   end
 
   it("names every option", function()
-    for _, class in ipairs { "fork_map.Limits", "fork_map.Options", "fork_map.EngineOptions" } do
+    for _, class in ipairs {
+      "fork_map.Limits", "fork_map.Options", "fork_map.EngineOptions", "fork_map.MapOptions",
+    } do
       for _, name in ipairs(fields("lua/fork_map/options.lua", class)) do
         assert.is_truthy(api:find("\n| `" .. name .. "` |", 1, true), name)
       end
@@ -118,6 +120,17 @@ describe("the documentation", function()
       if type(method) == "function" and not name:find("^__") then
         assert.is_truthy(api:find("\n### engine:" .. name .. "(", 1, true), name)
       end
+    end
+  end)
+
+  it("describes every function of the C half", function()
+    local core, described = require("fork_map.core"), {}
+    for name in project.read("lua/fork_map/core.d.lua"):gmatch("\nfunction core%.([%w_]+)") do
+      described[name] = true
+      assert.equal("function", type(core[name]), name)
+    end
+    for name, value in pairs(core) do
+      assert.is_true(type(value) ~= "function" or described[name], name)
     end
   end)
 

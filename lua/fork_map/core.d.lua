@@ -7,11 +7,13 @@
 ---@field version string
 ---@field Error table metatable of errors
 ---@field null lightuserdata
+---@field late table what an item in this process meets when its time is over
 local core = {}
 
 ---@class fork_map.core.Engine: userdata
 ---@class fork_map.core.Options: userdata
 ---@class fork_map.core.Future: userdata
+---@class fork_map.core.Map: userdata
 
 ---Collected: cancels what runs at once and waits for its end.
 ---@param opts table options of an engine, checked; callbacks may be false
@@ -84,6 +86,180 @@ function core.cancel(future, seconds) end
 ---@param future fork_map.core.Future
 ---@return any ...
 function core.result(future) end
+
+---@class fork_map.core.MapOptions
+---@field n integer items
+---@field workers integer
+---@field chunk_min? integer
+---@field chunk_max? integer
+---@field isolate? "worker"|"chunk"|"item"
+---@field max_tasks? integer
+---@field max_rss? integer
+---@field max_active? integer
+---@field deadline? number seconds
+---@field init? fun()
+---@field exit? fun()
+---@field eager? boolean a step ends when an item has
+---@field want? "value"|"truth"|"nothing" what of the results comes back
+---@field log? boolean tell which items have ended
+---@field stops_at_failure? boolean
+
+---A map that is not started yet.  Collected or closed: its workers are killed.
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options
+---@param opts fork_map.core.MapOptions
+---@param fn function
+---@param list? table nil: the items are their numbers
+---@return fork_map.core.Map
+function core.map_new(engine, options, opts, fn, list) end
+
+---Fork its workers.  Raises a fork_map.Error of kind "closed" or "spawn".
+---@param map fork_map.core.Map
+function core.map_start(map) end
+
+---Step its engine once, at most `seconds` long.
+---@param map fork_map.core.Map
+---@param seconds number
+---@return boolean over
+---@return integer settled items that have ended
+---@return integer failed of them
+---@return integer logged places of the log that are filled
+---@return integer events places of the events that are filled, two for each
+function core.map_step(map, seconds) end
+
+---Where results, errors, the log and the events come to.
+---@param map fork_map.core.Map
+---@return table<integer, any> results
+---@return table<integer, fork_map.Error> errors
+---@return integer[]? log indices of items as they ended
+---@return any[] events index, value, index, value, …
+function core.map_tables(map) end
+
+---What was in these was taken: they are filled from 1 again.
+---@param map fork_map.core.Map
+---@param log boolean
+---@param events boolean
+function core.map_rewind(map, log, events) end
+
+---So many more items were consumed; for max_active.
+---@param map fork_map.core.Map
+---@param n integer
+function core.map_consume(map, n) end
+
+---@param map fork_map.core.Map
+---@param seconds? number grace; absent: that of the map
+function core.map_stop(map, seconds) end
+
+---Why it is over before its time.
+---@param map fork_map.core.Map
+---@return fork_map.Error?
+function core.map_failure(map) end
+
+---@param map fork_map.core.Map
+---@return { [1]: any }? what stop() was given
+function core.map_stopped(map) end
+
+---Kill what runs, and wait for its end.
+---@param map fork_map.core.Map
+function core.map_close(map) end
+
+---Give the next item of a source.
+---@param map fork_map.core.Map
+---@param item any
+---@return integer|false|nil bytes of items that wait; false: it takes no more; nil: it cannot cross
+---@return string? path
+---@return string? reason
+function core.map_feed(map, item) end
+
+---The next number is used up without an item.
+---@param map fork_map.core.Map
+---@return boolean
+function core.map_feed_none(map) end
+
+---There are no more items.
+---@param map fork_map.core.Map
+function core.map_feed_end(map) end
+
+---@param map fork_map.core.Map
+---@return integer n items without an outcome
+---@return integer bytes of them
+function core.map_waiting(map) end
+
+---Where this runs, in a child.
+---@return integer? id
+---@return integer pid
+---@return integer? index of the item
+---@return integer attempt
+function core.worker() end
+
+---Is this a worker of a map, or a child below one?
+---@return boolean
+function core.is_below_map() end
+
+---@param value any
+---@return boolean? sent
+function core.emit(value) end
+
+---Ends the map, and this process; comes back where there is none.
+---@param value any
+function core.stop(value) end
+
+---@return boolean
+function core.cancelled() end
+
+---`acc = fn(acc, item, i)` for the items `first` to `last` but those in `skip`.
+---@generic A
+---@param fn fun(acc: A, item: any, index: integer): A
+---@param acc A
+---@param list? table nil: the items are their numbers
+---@param first integer
+---@param last integer
+---@param skip table<integer, any>
+---@param at? integer[] gets the item that it is at; absent: the parent is told
+---@return A
+function core.fold(fn, acc, list, first, last, skip, at) end
+
+---Call `fn(...)` here as in a child: nothing yields out of it, and it is over
+---when its time is.
+---@param till number? by now(); nil: for ever
+---@param handler fun(value: any): any message handler
+---@param fn function
+---@param ... any
+---@return boolean ok
+---@return any value its first, or what the handler made of the error
+function core.call_inline(till, handler, fn, ...) end
+
+---Sleep, or a little less when a signal comes.
+---@param seconds number 0 to 1
+function core.pause(seconds) end
+
+---@return number seconds by a clock that only goes forward
+function core.now() end
+
+---@return integer n processors that this process may use
+function core.count_cpus() end
+
+---@param fd integer
+---@return boolean
+function core.is_terminal(fd) end
+
+---@return integer
+function core.own_pid() end
+
+---A hash of the texts and their lengths, 64 bits.
+---@param ... string
+---@return integer
+function core.checksum(...) end
+
+---The state of math.random, or put it back.
+---@param state? string
+---@return string?
+function core.random_state(state) end
+
+---math.random gives what it gives in a worker with this seed for this item.
+---@param seed integer
+---@param index integer
+function core.random_seed(seed, index) end
 
 ---@param before? fun()
 ---@param parent? fun()

@@ -15,6 +15,8 @@ local core = require "fork_map.core"
 ---@field exit_code integer?
 ---@field limit string? name of the limit that was exceeded
 ---@field path string? of the value that could not be encoded: "result.a.b[3]"
+---@field index integer? of the item, when it failed
+---@field partial table? of a map that raises: the results so far
 ---@field attempt integer? 1 for the first
 ---@field pid integer? of the child
 ---@field name string? option `name` of the call
