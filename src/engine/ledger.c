@@ -230,10 +230,14 @@ static bool is_at_work(const struct fm__member *member)
            atomic_load(&post_of(member)->leaves) == 0;
 }
 
+/* Without a cursor it has what it was given, so who has said all of that is as
+ * good as idle; it will look for a gift before it sleeps. */
 static bool is_idle(const struct fm__member *member)
 {
-    return is_at_work(member) && member->offered == 0 &&
-           !fm__member_has_claim(member) &&
+    if (!is_at_work(member) || member->offered != 0 ||
+        fm__member_has_claim(member))
+        return false;
+    return member->map->opts.is_source ||
            fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE;
 }
 
