@@ -653,8 +653,8 @@ FM_API int fm_worker_next(fm_worker *worker, uint64_t *ret_index);
 
 /**
  * The bytes of the item, of a map with is_source: they live until the next
- * fm_worker_next().  Waits until all of them are there, which is not the item's
- * time.
+ * fm_worker_next(), and are never NULL.  Waits until all of them are there,
+ * which is not the item's time.
  *
  * Returns their format, FM_ECLOSED when the parent is gone, -ENOMEM, or -EINVAL
  * when the map has no source or the worker is in no item.

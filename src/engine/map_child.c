@@ -68,8 +68,8 @@ int fm_worker_get_item(fm_worker *worker, const void **ret_data,
 
     if (rc < 0)
         return rc;
-    *ret_data = worker->items.pieces.data;
     *ret_len = worker->items.pieces.len;
+    *ret_data = *ret_len > 0 ? worker->items.pieces.data : (const void *)"";
     return worker->item_format;
 }
 
