@@ -290,4 +290,26 @@ function core.encode(codec, ...) end
 ---@return any ...
 function core.decode(codec, bytes, budget) end
 
+---Feed the next item to a map with a source.
+---@param map fork_map.core.Map
+---@param item any
+---@return integer|false|nil bytes of items that wait; false: no more; nil: it cannot cross
+---@return string? path of what cannot cross
+---@return string? reason why it cannot
+function core.map_feed(map, item) end
+
+---The next number belongs to an item that no worker gets.
+---@param map fork_map.core.Map
+---@return boolean
+function core.map_feed_none(map) end
+
+---No more items come.
+---@param map fork_map.core.Map
+function core.map_feed_end(map) end
+
+---@param map fork_map.core.Map
+---@return integer items that have no outcome yet
+---@return integer bytes of them
+function core.map_waiting(map) end
+
 return core

@@ -215,7 +215,7 @@ end
 ---As map(), for what `fn` does: nothing comes back but the number of items that
 ---ended well, and the errors.
 ---@generic T
----@param list T[]|integer
+---@param list T[]|integer|fun(): T?
 ---@param fn fun(item: T, index: integer)
 ---@param opts? fork_map.MapOptions
 ---@return integer n
@@ -228,7 +228,7 @@ end
 ---`for i, value, err in fork_map.imap(list, fn) do`: the results in the order of
 ---the list, as soon as they are there.
 ---@generic T, R
----@param source T[]|integer
+---@param source T[]|integer|fun(): T?
 ---@param fn fun(item: T, index: integer): R
 ---@param opts? fork_map.MapOptions
 ---@return fun(): integer?, R?, fork_map.Error?
@@ -238,7 +238,7 @@ end
 
 ---The same in the order in which items end.
 ---@generic T, R
----@param source T[]|integer
+---@param source T[]|integer|fun(): T?
 ---@param fn fun(item: T, index: integer): R
 ---@param opts? fork_map.MapOptions
 ---@return fun(): integer?, R?, fork_map.Error?
