@@ -533,6 +533,7 @@ TEST(what_others_have_is_theirs)
         {"says without end", says_without_end, 0, 1},
         {"drops without end", drops_without_end, 50 * MS, 1},
         {"says frames", says_frames, 50 * MS, 1},
+        {"says frames for ever", says_frames, 0, 1},
     };
 
     LIE_WITH(lies);

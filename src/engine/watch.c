@@ -125,17 +125,26 @@ void fm__watch_items(fm_map *map, int64_t now)
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
-        if (fm__member_is_ready(member) && !member->in_frames)
+        if (fm__member_is_ready(member))
             time_item(member, now);
     }
 }
 
 /* ------------------------------------------------------------------- lies */
 
+static bool has_left(const struct fm__member *member)
+{
+    const struct fm__post *post = post_of(member);
+
+    return atomic_load(&post->leaves) != 0 &&
+           fm__span_low(atomic_load(&post->word)) == FM__WORD_IDLE;
+}
+
 /* A worker may be seen in such a place, but does not stay there:
  *   between the cursor and its claim,
  *   with a gift, and without a claim,
- *   between its claim and the first item of it;
+ *   between its claim and the first item of it,
+ *   in the frames that are its end;
  * and no honest one has a word that does not fit its claim. */
 static bool is_suspect(const struct fm__member *member, uint64_t word)
 {
@@ -143,6 +152,8 @@ static bool is_suspect(const struct fm__member *member, uint64_t word)
     uint64_t next = member->first + member->done;
     uint64_t at = atomic_load(&post->at);
 
+    if (member->in_frames)
+        return !has_left(member);
     if (atomic_load(&post->claiming) != 0)
         return true;
     if (atomic_load(&post->leaves) != 0 && fm__span_low(word) != FM__WORD_IDLE)
@@ -205,17 +216,9 @@ void fm__watch_suspects(fm_map *map, int64_t now)
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
-        if (fm__member_is_ready(member) && !member->in_frames)
+        if (fm__member_is_ready(member))
             watch(member, now);
     }
-}
-
-static bool has_left(const struct fm__member *member)
-{
-    const struct fm__post *post = post_of(member);
-
-    return atomic_load(&post->leaves) != 0 &&
-           fm__span_low(atomic_load(&post->word)) == FM__WORD_IDLE;
 }
 
 /* There are no more items, and it does not notice: nobody needs it. */
@@ -226,8 +229,7 @@ void fm__watch_leavers(fm_map *map, int64_t now)
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
-        if (!fm__member_is_ready(member) || member->in_frames ||
-            has_left(member))
+        if (!fm__member_is_ready(member) || has_left(member))
             continue;
         if (now >= end)
             fm__future_stop(member->future, FM__STOP_FORCED, FM_CANCELLED, now);
