@@ -42,6 +42,7 @@ end
 ---@param candidates { [1]: string, [2]: fun(n: integer) }[] name, and what makes the calls
 ---@param opts? { figure: (fun(first: number, own: number): number), collects: boolean }
 ---   the figure of two times [own / first]; collect garbage before each turn [false]
+---@return string lines of a table in Markdown
 function M.row(title, rounds, n, candidates, opts)
   local figure = opts and opts.figure or time_ratio
   local collects = opts and opts.collects
@@ -65,12 +66,16 @@ function M.row(title, rounds, n, candidates, opts)
     end
   end
   io.write(title, "\n")
+  local lines = { ("| **%s** | | |"):format(title) }
   for i, candidate in ipairs(candidates) do
-    local mid = M.median(ratios[i])
-    io.write(("  %-34s %6.2f   (%.2f to %.2f)\n"):format(candidate[1], mid,
-      quartiles(ratios[i])))
+    local name, mid = candidate[1], M.median(ratios[i])
+    local low, high = quartiles(ratios[i])
+    io.write(("  %-34s %6.2f   (%.2f to %.2f)\n"):format(name, mid, low, high))
+    lines[i + 1] = ("| %s | %.2f | %s |"):format(name, mid,
+      i > 1 and ("%.2f to %.2f"):format(low, high) or "")
   end
   io.flush()
+  return table.concat(lines, "\n")
 end
 
 return M
