@@ -335,6 +335,20 @@ TEST(each_chunk_can_have_its_own_process)
     fm_engine_free(engine);
 }
 
+/* Each doubles what the one before it took, up to a millisecond's worth. */
+TEST(fresh_workers_know_how_quick_items_are)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(4000, 2, count_workers);
+
+    opts.isolate = FM_ISOLATE_CHUNK;
+    run_map(engine, &opts);
+    CHECK(*run.word < 1000);
+    check_ran_once();
+    check_all(0);
+    fm_engine_free(engine);
+}
+
 TEST(a_map_that_is_freed_leaves_nothing)
 {
     fm_engine *engine = new_engine();

@@ -132,7 +132,8 @@ struct fm_map {
     int64_t ending_at;     /* since then: ENDING */
     unsigned n_living;
     int64_t deadline_at, look_at, hire_at;
-    int64_t patience;          /* between two looks at items that stand still */
+    int64_t patience; /* between two looks at items that stand still */
+    uint32_t pace;    /* items of about a millisecond, as a worker said last */
     struct fm_outcome failure; /* kind FM_VALUE: none */
     fm_future *failed; /* whose outcome `failure` is, referenced; or NULL */
     unsigned n_members;

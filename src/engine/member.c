@@ -506,6 +506,16 @@ void fm__member_refuse(struct fm__member *member, int rc)
     inbox->no_memory = rc == -ENOMEM;
 }
 
+/* What the next worker of this map begins with: one that lasts for a claim, or
+ * few items, has no time to learn it. */
+static void note_pace(const struct fm__member *member)
+{
+    uint32_t pace = atomic_load(&member->future->channel->post->pace);
+
+    if (pace > 0)
+        member->map->pace = pace;
+}
+
 void fm__member_drain(struct fm__member *member, size_t most)
 {
     fm_future *future = member->future;
@@ -517,6 +527,7 @@ void fm__member_drain(struct fm__member *member, size_t most)
     member->last_word = atomic_load(&future->channel->post->word);
     member->last_at = atomic_load(&future->channel->post->at);
     member->last_detail = atomic_load(&future->channel->post->detail);
+    note_pace(member);
     while (total < most && future->inbox.ending == FM__ENDING_OPEN) {
         long n = fm__ring_peek_all(ring, &batch.data);
 

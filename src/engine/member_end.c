@@ -166,6 +166,7 @@ int fm__member_prepare(struct fm__member *member)
     int rc = 0;
 
     fm__channel_clear_post(channel);
+    member->crew.pace = map->pace;
     fm__map_set_limits(map, member);
     if (limit > SIZE_MAX - BEYOND_LIMIT)
         limit = SIZE_MAX - BEYOND_LIMIT;

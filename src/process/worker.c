@@ -116,7 +116,7 @@ static void adapt_stride(struct fm_worker *worker, int64_t now)
     int64_t spent = now - worker->tick_at;
     double fit;
 
-    if (n == 0)
+    if (n == 0 || worker->n_claims == 0)
         return;
     fit = spent > 0 ? (double)n * (double)TICK_NS / (double)spent : STRIDE_MAX;
     if (fit > 2.0 * worker->stride)
@@ -614,7 +614,9 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->has_fence = crew->has_fence && !crew->timed && fm__fence_join();
     worker->said = true;
     worker->attempt = 1;
-    worker->stride = 1;
+    worker->stride = crew->pace > 0 ? crew->pace : 1;
+    if (worker->stride > STRIDE_MAX)
+        worker->stride = STRIDE_MAX;
     worker->countdown = 1;
     worker->counted = 1;
     worker->tick_at = fm__clock_now();

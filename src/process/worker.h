@@ -27,7 +27,8 @@ struct fm__crew {
     unsigned n_workers; /* how many there are */
     uint64_t n_items;
     uint64_t chunk_min, chunk_max; /* items of a claim */
-    bool adapts;                   /* claims grow with the items' speed */
+    uint32_t pace;  /* items of about a millisecond, as far as known; 0 */
+    bool adapts;    /* claims grow with the items' speed */
     bool is_heard;  /* the host wants to know what which item prints */
     bool eager;     /* every item is to be heard of within a tick */
     bool timed;     /* items have a time limit */
