@@ -4,6 +4,7 @@
 local core = require "fork_map.core"
 local map_verbs = require "fork_map.map"
 local options = require "fork_map.options"
+local reduce_verb = require "fork_map.reduce"
 local planning = require "fork_map.plan"
 local stream = require "fork_map.stream"
 
@@ -258,7 +259,7 @@ end
 ---@return A
 ---@return table<integer, fork_map.Error>? errors of items that were left out
 function Verbs:reduce(list, step, combine, init, opts)
-  return finish(map_verbs.reduce(target_of(self), list, step, combine, init, opts))
+  return finish(reduce_verb.reduce(target_of(self), list, step, combine, init, opts))
 end
 
 ---An item for which `pred(item, index)` is true, with its index; the rest is

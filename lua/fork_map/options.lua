@@ -18,6 +18,8 @@ local M = {}
 ---@field encode fun(packed: table): string
 ---@field decode fun(text: string): table
 
+---@alias fork_map.LineHandler fun(line: string, stream: "stdout"|"stderr", index: integer?)
+
 ---Options of a call.
 ---@class (exact) fork_map.Options
 ---@field timeout? number seconds of one attempt [none]
@@ -28,7 +30,7 @@ local M = {}
 ---@field limits? fork_map.Limits
 ---@field codec? "auto"|"json"|"lua"|"cjson"|fork_map.Codec ["auto"]
 ---@field seed? integer base of the random numbers of the child [fresh]
----@field output? "inherit"|"capture"|"discard"|fun(line: string, stream: "stdout"|"stderr", index: integer?)
+---@field output? "inherit"|"capture"|"discard"|fork_map.LineHandler
 ---@field keep_fds? "all"|integer[] descriptors that the child keeps ["all"]
 ---@field nice? integer added to the scheduling priority [0]
 ---@field name? string label in errors and titles

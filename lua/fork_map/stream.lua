@@ -4,9 +4,9 @@
 
 local core = require "fork_map.core"
 local inline = require "fork_map.inline"
-local map_verbs = require "fork_map.map"
 local planning = require "fork_map.plan"
 local progress = require "fork_map.progress"
+local running = require "fork_map.run"
 local sources = require "fork_map.source"
 
 local M = {}
@@ -65,7 +65,7 @@ local function step(self, pause)
   end
   self.is_over, self.done, self.failed = over, done, failed
   if events > 0 then
-    map_verbs.deliver_events(map, events, self.plan.opts.on_event)
+    running.deliver_events(map, events, self.plan.opts.on_event)
   end
   if logged > 0 then
     take_log(self, logged)
@@ -324,7 +324,7 @@ function M.each(target, source, fn, opts)
       n = n + 1
     end
   end
-  return nil, map_verbs.trim(n, errors, stream.stopped)
+  return nil, running.trim(n, errors, stream.stopped)
 end
 
 return M
