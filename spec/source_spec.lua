@@ -460,6 +460,68 @@ describe("items of an iterator", function()
     assert.same({ "read", "have", "read", "have", "read", "have", "read", "have", "read" }, order)
   end)
 
+  it("cannot be asked for in a child, which has no part in them", function()
+    local stream <close> = view:imap(source(1000), echo, { max_active = 10 })
+    assert.equal(1, (stream()))
+    assert.equal("closed", fork_map(function()
+      local ok, err
+      repeat
+        ok, err = pcall(stream)
+      until not ok
+      return err.kind
+    end))
+    assert.equal(2, (stream()))
+  end)
+
+  it("end with their engine, and when nobody holds the loop any more", function()
+    local engine = fork_map.new {}
+    local stream = engine:imap(source(), echo, { workers = 2 })
+    assert.equal(1, (stream()))
+    engine:close()
+    local ok, err
+    repeat
+      ok, err = pcall(stream)
+    until not ok
+    assert.equal("closed", err.kind)
+    assert.is_nil(stream())
+    stream = view:imap(source(), echo)
+    assert.equal(1, (stream()))
+    stream = nil
+    assert.is_nil(stream)
+    collectgarbage()
+    collectgarbage()
+    process.eventually(function()
+      fork_map(echo)
+      return #process.children() == 0
+    end, "the end of the workers")
+  end)
+
+  it("are worked on in the worker itself when that has a source of its own", function()
+    assert.same({ 15, 30, n = 2 }, view:map(2, function(i)
+      local sum = 0
+      for _, value in fork_map.imap(source(5), function(x) return x * i end) do
+        sum = sum + value
+      end
+      return sum
+    end))
+  end)
+
+  it("come to workers that have no descriptor of the host's", function()
+    local text = ("x"):rep(3 << 20)
+    for _, value in view:imap(source(5, function() return text end), string.len,
+      { keep_fds = {} }) do
+      assert.equal(3 << 20, value)
+    end
+  end)
+
+  it("that need more memory than they may have fail for themselves", function()
+    local function make(i)
+      return i == 2 and ("x"):rep(40 << 20) or "x"
+    end
+    assert.same({ { 1, 1 }, { 2, nil, "limit" }, { 3, 1 } },
+      gather(view:imap(source(3, make), string.len, { limits = { memory = "16M" } })))
+  end)
+
   it("send events, and call init and exit in each worker", function()
     local events = {}
     local count = view:each(source(10), function(item) fork_map.emit(item) end, {

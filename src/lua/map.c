@@ -214,6 +214,10 @@ static int l_map_step(lua_State *L)
 
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     luaL_argcheck(L, box->engine != NULL, 1, "collected");
+    if (!fm__engine_is_ours(box->engine)) {
+        fmL_push_failure(L, FM_CLOSED, fm_strerror(FM_ECLOSED));
+        return lua_error(L);
+    }
     if (!fm_map_is_over(map->map)) {
         lua_State *previous = fmL_enter(L, box);
 
