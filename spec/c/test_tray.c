@@ -143,6 +143,28 @@ TEST(what_is_wanted_comes_whole_whatever_is_passed_over)
     }
 }
 
+TEST(an_item_that_was_cut_comes_whole_the_next_time)
+{
+    struct fm__tray tray;
+    struct fm__tray_reader reader;
+    struct fm__parcel parcel = parcel_of(6, LONGEST);
+    size_t done = 0;
+    int rc, format = -1;
+
+    bind(&tray, &reader);
+    CHECK_INT(fm__tray_put(&tray, &parcel, &done), 0);
+    CHECK(done > 0);
+    tray.is_cut = true;
+    done = 0;
+    while ((rc = fm__tray_read(&reader, 6, &format)) != FM__TRAY_HAVE) {
+        CHECK(rc == FM__TRAY_WAIT || rc == FM__TRAY_TELL);
+        reader.tells = false;
+        CHECK(fm__tray_put(&tray, &parcel, &done) >= 0);
+    }
+    CHECK(is_right(&reader, 6, LONGEST, format));
+    fm__buffer_done(&reader.pieces);
+}
+
 static bool starves;
 
 static void *starve(void *p, size_t len)
