@@ -144,6 +144,24 @@ TEST(items_larger_than_the_tray_stream_through_it)
     check_plain(12, 2, 0, 4);
 }
 
+TEST(a_host_that_sleeps_is_told_of_the_room_in_a_tray)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = source_opts(1, say_items);
+
+    lengths = big;
+    opts.eager = false;
+    opts.max_active = 0;
+    prepare_run(4);
+    CHECK_INT(fm_map_start(engine, &opts, &run.map), 0);
+    for (uint64_t i = 0; i < 4; i++)
+        CHECK_INT(feed_one(i), 0);
+    fm_map_feed_end(run.map);
+    finish(engine);
+    check_all(0);
+    fm_engine_free(engine);
+}
+
 /* ------------------------------------------------------------------ bounds */
 
 TEST(no_more_is_taken_than_may_be_active)
@@ -617,7 +635,18 @@ TEST(a_worker_that_spoils_its_tray_spoils_nothing_else)
     fm_engine_free(engine);
 }
 
-/* Says that it takes what nobody has offered it. */
+/* Says what it thinks of an item that nobody has offered it. */
+static int forge(fm_worker *worker, uint64_t index)
+{
+    uint64_t value = answer(index) + 1;
+    int rc = fm__worker_put(worker, FM__RECORD_CLAIM, 1, 1, index);
+
+    fm__worker_begin(worker);
+    if (rc == 0)
+        rc = fm__sink_write(&worker->sink, &value, sizeof value);
+    return rc < 0 ? rc : fm__worker_end(worker, FM__RECORD_VALUE, 0);
+}
+
 static int claim_freely(fm_worker *worker, void *ud)
 {
     uint64_t index;
@@ -625,10 +654,12 @@ static int claim_freely(fm_worker *worker, void *ud)
 
     (void)ud;
     while ((rc = fm_worker_next(worker, &index)) > 0) {
-        if (fm_worker_get_id(worker) == 1 && index % 4 == 1)
-            CHECK_INT(fm__worker_put(worker, FM__RECORD_CLAIM, 1, 3, index + 1),
-                      0);
         CHECK_INT(say(worker, index), 0);
+        if (fm_worker_get_id(worker) > 1 || worker->at < worker->last)
+            continue;
+        CHECK_INT(fm__worker_end(worker, FM__RECORD_VALUE, 0), 0);
+        for (uint64_t ahead = 1; ahead < 40; ahead++)
+            CHECK_INT(forge(worker, index + ahead), 0);
     }
     return rc;
 }

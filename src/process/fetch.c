@@ -28,7 +28,8 @@ static int read_tray(struct fm_worker *worker)
     return rc;
 }
 
-/* The parent changes `call` after it has written. */
+/* The parent changes `call` after it has written.  It has been told already,
+ * if there was no room for more. */
 static int wait_for_bytes(struct fm_worker *worker)
 {
     struct fm__post *post = worker->post;
@@ -39,10 +40,8 @@ static int wait_for_bytes(struct fm_worker *worker)
 
         atomic_store(&post->asleep, 1);
         rc = read_tray(worker);
-        if (rc == FM__TRAY_WAIT) {
-            fm__worker_wake_parent(worker);
+        if (rc == FM__TRAY_WAIT)
             fm__word_wait(&post->call, call, NAP_NS);
-        }
         atomic_store(&post->asleep, 0);
         if (rc != FM__TRAY_WAIT)
             return rc;
