@@ -71,6 +71,7 @@ build = {
         "src/engine/entry.c",
         "src/engine/error.c",
         "src/engine/future.c",
+        "src/engine/hire.c",
         "src/engine/home.c",
         "src/engine/hooks.c",
         "src/engine/job.c",

@@ -45,6 +45,10 @@ describe("a child that is killed at any system call #not_asan", function()
   it("in a call from Lua gives all or an error #slow", function()
     sweep("lua5.4 spec/kill/kill_call.lua")
   end)
+
+  it("in a map costs no item that is tried again #slow", function()
+    sweep("lua5.4 spec/kill/kill_map.lua")
+  end)
 end)
 
 describe("a host that is killed at any system call #not_asan", function()

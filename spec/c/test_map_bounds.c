@@ -358,3 +358,66 @@ TEST(a_callback_may_free_its_map)
 {
     check_end_in_callback(fm_map_free, true);
 }
+
+/* -------------------------------------------------------- what others hold */
+
+static int wait_for_one(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        if (index == 1 && fm_worker_get_attempt(worker) == 1) {
+            (void)usleep(20000);
+            (void)raise(SIGKILL);
+        }
+        while (index == 0 && atomic_load(&run.ran[1]) == 0)
+            (void)usleep(1000);
+        CHECK_INT(say(worker, index), 0);
+    }
+    return rc;
+}
+
+/* It is given to the one that lives, which waits for it. */
+TEST(an_item_that_is_tried_again_does_not_wait_for_a_slow_one)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(2, 2, wait_for_one);
+
+    opts.job.retries = 1;
+    opts.chunk_min = opts.chunk_max = 1;
+    run_map(engine, &opts);
+    check_all(0);
+    fm_engine_free(engine);
+}
+
+/* The first claim waits in its first item for all others. */
+static int die_or_wait_for_all(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        if (index == 50)
+            (void)raise(SIGKILL);
+        CHECK_INT(say(worker, index), 0);
+        while (index == 0 && atomic_load(run.word) < 98)
+            (void)usleep(1000);
+        atomic_fetch_add(run.word, 1);
+    }
+    return rc;
+}
+
+TEST(what_a_slow_worker_holds_goes_to_one_in_the_place_of_a_dead_one)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(100, 2, die_or_wait_for_all);
+
+    opts.chunk_min = opts.chunk_max = 50;
+    run_map(engine, &opts);
+    check_ran_once();
+    check_all(1);
+    fm_engine_free(engine);
+}

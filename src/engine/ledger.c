@@ -479,6 +479,27 @@ void fm__ledger_condemned(struct fm__member *member, uint64_t word)
     fm__source_cut(member, next);
 }
 
+/* Items that wait for workers which are busy, and that another one, if there
+ * was one, could have. */
+uint64_t fm__ledger_count_held(fm_map *map, int64_t now)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < map->n_members; i++) {
+        struct fm__member *member = &map->members[i];
+        uint64_t word;
+
+        if (!is_at_work(member) || !fm__member_has_claim(member))
+            continue;
+        word = atomic_load(&post_of(member)->word);
+        n += fm__span_count(member->offered);
+        if (member->n - member->done > 1 &&
+            stands_still(member, item_of(member, word), now))
+            n += member->n - member->done - 1;
+    }
+    return n;
+}
+
 /* There is a worker without items: find some for it. */
 static bool take_back(fm_map *map, int64_t now)
 {

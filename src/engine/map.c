@@ -12,9 +12,6 @@
 #include "os/sys.h"
 #include "os/word.h"
 
-/* When no process can be made, or a worker ended for nothing. */
-#define HIRE_PAUSE_NS (20 * FM__NS_PER_MS)
-
 /* Workers of an eager map may leave finished items unmentioned for so long. */
 #define QUIET_NS (50 * FM__NS_PER_MS)
 
@@ -183,87 +180,6 @@ void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
     stop_soon(map, -1);
 }
 
-/* Their items are timed by the map; no process of theirs is tried again. */
-static int hire(struct fm__member *member)
-{
-    fm_map *map = member->map;
-    struct fm_job_opts opts = map->opts.job;
-    int rc;
-
-    opts.timeout_ns = 0;
-    opts.retries = 0;
-    if (map->opts.isolate == FM_ISOLATE_ITEM) {
-        memset(&opts.limits, 0, sizeof opts.limits);
-        opts.limits.result = map->opts.job.limits.result;
-    }
-    map->refs++;
-    map->n_living++;
-    rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
-                   &member->future);
-    if (rc < 0) {
-        map->n_living--;
-        map->refs--;
-        member->future = NULL;
-    }
-    return rc;
-}
-
-/* As long as items may come, all of them, so that these wait for no fork. */
-static uint64_t count_wanted(const fm_map *map)
-{
-    if (map->opts.is_source && !map->is_fed)
-        return map->n_members;
-    return map->spare.count + map->n_again;
-}
-
-void fm__map_pause_hiring(fm_map *map)
-{
-    map->hire_at = fm__clock_after(fm__clock_now(), HIRE_PAUSE_NS);
-}
-
-/* There is no memory for one. */
-static void cannot_hire(fm_map *map, int rc)
-{
-    struct fm_outcome outcome;
-
-    fm__map_pause_hiring(map);
-    if (map->look_at > map->hire_at)
-        map->look_at = map->hire_at;
-    if (map->n_living > 0)
-        return;
-    memset(&outcome, 0, sizeof outcome);
-    outcome.kind = FM_SPAWN;
-    outcome.error_code = rc;
-    outcome.message = "the workers could not be started";
-    outcome.exit_code = -1;
-    outcome.name = map->opts.job.name;
-    fm__map_fail(map, &outcome, NULL);
-}
-
-static void hire_all(fm_map *map, int64_t now)
-{
-    uint64_t work = count_wanted(map);
-    int rc;
-
-    if (now < map->hire_at) {
-        if (map->look_at > map->hire_at)
-            map->look_at = map->hire_at;
-        return;
-    }
-    for (unsigned i = 0; i < map->n_members && work > 0; i++) {
-        if (map->members[i].future)
-            continue;
-        if (map->state != FM__MAP_RUNNING || map->engine->closed)
-            return;
-        rc = hire(&map->members[i]);
-        if (rc < 0) {
-            cannot_hire(map, rc);
-            return;
-        }
-        work--;
-    }
-}
-
 void fm__map_deliver(fm_map *map, const struct fm_item *item)
 {
     if (map->state != FM__MAP_RUNNING)
@@ -330,8 +246,7 @@ static void tend_running(fm_map *map, int64_t now)
     fm__ledger_hand_out(map, now);
     if (map->opts.is_source)
         fm__source_pour_all(map);
-    if (count_wanted(map) > 0)
-        hire_all(map, now);
+    fm__map_hire(map, now);
     for (size_t i = 0; i < map->n_again; i++) {
         if (map->again[i].at > now && map->again[i].at < map->look_at)
             map->look_at = map->again[i].at;

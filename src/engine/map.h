@@ -184,6 +184,7 @@ int fm__ledger_reserve(fm_map *map);
 void fm__ledger_condemned(struct fm__member *member, uint64_t word);
 void fm__ledger_look(fm_map *map);
 void fm__ledger_hand_out(fm_map *map, int64_t now);
+uint64_t fm__ledger_count_held(fm_map *map, int64_t now);
 /* No more cursor: what is left is handed out. */
 void fm__ledger_distrust(fm_map *map);
 
@@ -205,6 +206,12 @@ void fm__source_cut(struct fm__member *member, uint64_t end);
 /* Write what there is room for now. */
 void fm__source_pour(struct fm__member *member);
 void fm__source_pour_all(fm_map *map);
+/* hire.c */
+/* Make workers for vacant places, as far as there is work for them. */
+void fm__map_hire(fm_map *map, int64_t now);
+/* No worker is made for a while. */
+void fm__map_pause_hiring(fm_map *map);
+
 /* watch.c: workers that take too long, or lie */
 void fm__watch_items(fm_map *map, int64_t now);
 void fm__watch_suspects(fm_map *map, int64_t now);
@@ -228,8 +235,6 @@ void fm__map_deliver_event(fm_map *map, const struct fm_item *item);
 void fm__map_set_limits(fm_map *map, struct fm__member *member);
 void fm__map_call(struct fm__member *member);
 bool fm__map_times_items(const fm_map *map);
-/* No worker is made for a while. */
-void fm__map_pause_hiring(fm_map *map);
 void fm__map_unref(fm_map *map);
 
 #endif
