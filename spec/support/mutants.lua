@@ -404,8 +404,8 @@ return {
     name = "items of a source let go when they are poured",
     edits = { { "src/engine/source.c", "    pour->next++;\n",
       "    fm__source_drop(member->map, pour->next++);\n" } },
-    tests = { "test_map_source with_retries_the_same_item_is_given_again",
-      "test_map_source a_worker_that_dies_costs_the_item_that_it_was_in" },
+    tests = { "test_source_ends with_retries_the_same_item_is_given_again",
+      "test_source_ends a_worker_that_dies_costs_the_item_that_it_was_in" },
   },
   {
     name = "no bound on what is fed",
@@ -417,7 +417,7 @@ return {
     edits = { { "src/engine/ledger.c",
       "    if (map->opts.is_source && !is_offered(member, first, n))\n",
       "    if (map == NULL)\n" } },
-    tests = { "test_map_source a_worker_that_takes_what_was_not_offered_is_ended" },
+    tests = { "test_source_ends a_worker_that_takes_what_was_not_offered_is_ended" },
   },
   {
     name = "iterators read ahead of the consumer",
