@@ -37,6 +37,7 @@ build = {
         "src/os/pid_pidfd.c",
         "src/os/poller_epoll.c",
         "src/os/proc.c",
+        "src/os/quota.c",
         "src/os/signals.c",
         "src/os/sys.c",
         "src/os/word_futex.c",

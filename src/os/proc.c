@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "os/clock.h"
+#include "os/quota.h"
 #include "os/sys.h"
 
 #ifdef __GLIBC__
@@ -129,10 +130,15 @@ unsigned fm__proc_count_threads(void)
 unsigned fm__proc_count_cpus(void)
 {
     cpu_set_t set;
+    unsigned quota, n;
 
     if (sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) < 1)
         return 1;
-    return (unsigned)CPU_COUNT(&set);
+    n = (unsigned)CPU_COUNT(&set);
+    if (n == 1)
+        return 1;
+    quota = fm__quota_count_cpus();
+    return quota > 0 && quota < n ? quota : n;
 }
 
 uint64_t fm__proc_rss(void)

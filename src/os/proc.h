@@ -24,7 +24,8 @@ bool fm__proc_is_single_threaded(void);
 /* Threads of this process, 1 when it never had another; 0 when unknown. */
 unsigned fm__proc_count_threads(void);
 
-/* Processors that this process may use, at least 1. */
+/* Processors that this process may use, at least 1: by its affinity, and by the
+ * quota of its control groups. */
 unsigned fm__proc_count_cpus(void);
 
 /* Bytes of memory that this process has in use, 0 when unknown. */
