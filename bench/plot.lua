@@ -24,10 +24,10 @@ local STYLE = [[
   .grid { stroke: #d8dee4; stroke-width: 1 }
   .mark { stroke: #59636e; stroke-width: 1.5; stroke-dasharray: 5 4 }
   .line { fill: none; stroke-width: 2.5; stroke-linejoin: round }
-  .name { font-weight: 600 }
+  .name { font-weight: 600; paint-order: stroke; stroke: #ffffff; stroke-width: 4px }
 %s  @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #9198a1 } .page { fill: #0d1117 }
-  .grid { stroke: #30363d } .mark { stroke: #9198a1 }
+  .grid { stroke: #30363d } .mark { stroke: #9198a1 } .name { stroke: #0d1117 }
 %s  }
 </style>
 ]]
