@@ -88,6 +88,35 @@ describe("Ctrl-C in a script that lua5.4 runs", function()
     assert.is_true(took < 5)
   end)
 
+  it("ends a map, its workers and what its items have started", function()
+    local text, took = press(2, [[
+      fork_map.map(8, function(i)
+        if i == 2 then
+          fork_map(sleep)
+        end
+        spin()
+      end, { workers = 2, chunk = 1, on_error = "collect" })
+      print "not reached"
+    ]])
+    assert.matches("interrupted!", text)
+    assert.not_matches("not reached", text)
+    assert.is_true(took < 5)
+  end)
+
+  it("ends a loop over results, and a map without workers", function()
+    local text = press(2, [[
+      print(pcall(function()
+        for _ in fork_map.imap(8, sleep, { workers = 2, chunk = 1 }) do end
+      end))
+      print(sys.wait_any())
+    ]])
+    assert.matches("false%s+.*interrupted!%s+nil%s+ECHILD", text)
+    text = press(3, [[
+      print(pcall(fork_map.map, 8, spin, { workers = 0, timeout = 60 }))
+    ]])
+    assert.matches("false%s+.*interrupted!", text)
+  end)
+
   it("is an error that a script can go on after, with no child left", function()
     local text = press(1, [[
       local ok, message = pcall(fork_map, sleep)
