@@ -98,7 +98,11 @@ describe("a worker that dies", function()
   }
 
   local function options(way, more)
-    local opts = { on_error = "collect", workers = math.random(1, 4), chunk = random_chunk() }
+    local isolations = { "worker", "worker", "worker", "chunk", "item" }
+    local opts = {
+      on_error = "collect", workers = math.random(1, 4), chunk = random_chunk(),
+      isolate = isolations[math.random(#isolations)],
+    }
     for _, source in ipairs { way.opts or {}, more or {} } do
       for key, value in pairs(source) do
         opts[key] = value
