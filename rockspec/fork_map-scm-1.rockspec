@@ -66,6 +66,7 @@ build = {
         "src/process/output.c",
         "src/process/stdio.c",
         "src/process/worker.c",
+        "src/process/worker_bytes.c",
         "src/engine/attempt.c",
         "src/engine/close.c",
         "src/engine/engine.c",

@@ -3,6 +3,7 @@
 #include "map_runs.h"
 
 #include <setjmp.h>
+#include <time.h>
 
 /* ------------------------------------------------------------------- time */
 
@@ -420,4 +421,59 @@ TEST(what_a_slow_worker_holds_goes_to_one_in_the_place_of_a_dead_one)
     check_ran_once();
     check_all(1);
     fm_engine_free(engine);
+}
+
+/* ------------------------------------------------------- processor time */
+
+static void use_cpu(int ms)
+{
+    struct timespec now;
+    int64_t until = 0, at;
+
+    do {
+        CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), 0);
+        at = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+        until = until ? until : at + ms * MS;
+    } while (at < until);
+}
+
+/* All of a worker's items together are over the limit, and what it does after
+ * them too. */
+static int use_much_at_7(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    if (*(bool *)ud)
+        (void)signal(SIGXCPU, SIG_IGN);
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        use_cpu(index == 7 ? 3600000 : 10);
+        CHECK_INT(say(worker, index), 0);
+    }
+    use_cpu(150);
+    return rc;
+}
+
+static void check_cpu(bool ignores, enum fm_kind kind)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(20, 2, use_much_at_7);
+
+    opts.ud = &ignores;
+    opts.job.limits.cpu_ns = (uint64_t)(80 * MS);
+    run_map(engine, &opts);
+    CHECK_INT(run.kinds[7], kind);
+    check_ran_once();
+    check_all(1);
+    fm_engine_free(engine);
+}
+
+TEST(a_limit_of_processor_time_is_that_of_each_item)
+{
+    check_cpu(false, FM_LIMIT);
+}
+
+TEST(who_ignores_that_the_time_is_up_is_killed_a_second_later)
+{
+    check_cpu(true, FM_SIGNAL);
 }

@@ -78,6 +78,8 @@ static void brief(fm_map *map, struct fm__member *member, unsigned id)
     crew->timed = fm__map_times_items(map);
     crew->has_fence = map->has_fence;
     crew->limit = opts->job.limits.result;
+    if (opts->isolate != FM_ISOLATE_ITEM)
+        crew->cpu_ns = opts->job.limits.cpu_ns;
     crew->max_tasks = opts->max_tasks;
     crew->max_rss = opts->max_rss;
     crew->max_claims = opts->isolate == FM_ISOLATE_CHUNK ? 1 : 0;

@@ -19,7 +19,9 @@ int fm__member_main(fm_child *child, void *ud)
 
     (void)fm__memory_inherit(member->crew.board, FM__BOARD_SIZE, false);
     fm__source_keep_tray(member);
-    fm__worker_init(&worker, child, &member->crew);
+    rc = fm__worker_init(&worker, child, &member->crew);
+    if (rc < 0)
+        return rc;
     worker.opts = opts;
     rc = opts->fn(&worker, opts->ud);
     return rc == FM_ECLOSED ? 0 : rc;

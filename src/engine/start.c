@@ -145,6 +145,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
     launch.tries_locks = tries_locks(future);
+    launch.is_worker = future->member != NULL;
     future->spawn_step = "at_fork hook";
     rc = run_hooks(engine, fm__hooks_before);
     if (rc < 0)

@@ -43,20 +43,30 @@ int fm__clock_poll_ms(int64_t ns)
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
-int fm__clock_arm(clockid_t clock, int sig, int64_t first, int64_t every)
+int fm__timer_make(clockid_t clock, int sig, timer_t *ret_timer)
 {
-    struct itimerspec spec;
     struct sigevent event;
-    timer_t timer;
 
     memset(&event, 0, sizeof event);
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = sig;
+    return fm__sys.timer_create(clock, &event, ret_timer) < 0 ? -errno : 0;
+}
+
+int fm__timer_set(timer_t timer, int64_t first, int64_t every)
+{
+    struct itimerspec spec;
+
     memset(&spec, 0, sizeof spec);
-    spec.it_value = fm__clock_spec(first > 0 ? first : 1);
+    spec.it_value = fm__clock_spec(first);
     spec.it_interval = fm__clock_spec(every);
-    if (fm__sys.timer_create(clock, &event, &timer) < 0 ||
-        fm__sys.timer_settime(timer, 0, &spec, NULL) < 0)
-        return -errno;
-    return 0;
+    return fm__sys.timer_settime(timer, 0, &spec, NULL) < 0 ? -errno : 0;
+}
+
+int fm__clock_arm(clockid_t clock, int sig, int64_t first, int64_t every)
+{
+    timer_t timer;
+    int rc = fm__timer_make(clock, sig, &timer);
+
+    return rc < 0 ? rc : fm__timer_set(timer, first > 0 ? first : 1, every);
 }

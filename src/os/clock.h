@@ -28,4 +28,9 @@ int fm__clock_poll_ms(int64_t ns);
  * Returns 0 or -errno. */
 int fm__clock_arm(clockid_t clock, int sig, int64_t first, int64_t every);
 
+/* The same in two steps, the second as often as one likes; `first` 0 stops
+ * it. */
+int fm__timer_make(clockid_t clock, int sig, timer_t *ret_timer);
+int fm__timer_set(timer_t timer, int64_t first, int64_t every);
+
 #endif

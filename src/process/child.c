@@ -282,6 +282,7 @@ static int settle_limits(struct fm_child *child, const char **ret_step)
 {
     const struct fm_job_opts *opts = child->launch->opts;
     int64_t backstop = fm__clock_after(grace_of(opts), BACKSTOP_EXTRA_NS);
+    struct fm_limits limits = opts->limits;
     int rc = 0;
 
     if (opts->name)
@@ -302,7 +303,9 @@ static int settle_limits(struct fm_child *child, const char **ret_step)
         *ret_step = "sampler";
         rc = start_ticks(child);
     }
-    return rc < 0 ? rc : fm__limits_apply(&opts->limits, ret_step);
+    if (child->launch->is_worker)
+        limits.cpu_ns = 0;
+    return rc < 0 ? rc : fm__limits_apply(&limits, ret_step);
 }
 
 static void next_stage(struct fm__flight *flight, enum fm__stage from,

@@ -32,6 +32,7 @@ struct fm__launch {
     int null_fd;        /* /dev/null */
     bool ring_at_end;   /* the parent cannot hear the child's end */
     bool tries_locks;   /* see locks.h */
+    bool is_worker;     /* of a map: limits its items' time itself */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the

@@ -3,6 +3,7 @@
 #include "process/worker.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include "os/clock.h"
@@ -20,9 +21,6 @@
 
 /* How long a worker without items sleeps before it looks around itself. */
 #define IDLE_NAP_NS FM__NS_PER_S
-
-/* A piece is begun where so much fits. */
-#define PIECE_MIN (FM__RECORD_HEAD + 4 * FM__SINK_ROOM)
 
 /* ------------------------------------------------------------- the parent */
 
@@ -126,7 +124,7 @@ static void adapt_stride(struct fm_worker *worker, int64_t now)
     worker->stride = fit < 1 ? 1 : (unsigned)fit;
 }
 
-static void wake_if_due(struct fm_worker *worker)
+void fm__worker_wake_if_due(struct fm_worker *worker)
 {
     struct fm__ring *ring = worker->ring;
 
@@ -148,7 +146,43 @@ static void tick(struct fm_worker *worker)
                               memory_order_relaxed);
     atomic_store_explicit(&worker->post->pace, worker->stride,
                           memory_order_relaxed);
-    wake_if_due(worker);
+    fm__worker_wake_if_due(worker);
+}
+
+/* ------------------------------------------------------------------- limits */
+
+/* The first signal may be ignored. */
+#define KILL_EXTRA_NS FM__NS_PER_S
+
+static int make_cpu_timers(struct fm_worker *worker)
+{
+    static const int signals[] = {SIGXCPU, SIGKILL};
+    int rc = 0;
+
+    for (int i = 0; i < 2 && rc == 0 && worker->crew->cpu_ns > 0; i++)
+        rc = fm__timer_make(CLOCK_PROCESS_CPUTIME_ID, signals[i],
+                            &worker->cpu_timers[i]);
+    return rc;
+}
+
+/* The next `ns` of processor time are an item's; 0: nobody's. */
+static void limit_cpu(struct fm_worker *worker, uint64_t ns)
+{
+    int64_t first = ns < INT64_MAX ? (int64_t)ns : INT64_MAX;
+
+    if (worker->crew->cpu_ns == 0)
+        return;
+    (void)fm__timer_set(worker->cpu_timers[0], first, 0);
+    (void)fm__timer_set(worker->cpu_timers[1],
+                        ns > 0 ? fm__clock_after(first, KILL_EXTRA_NS) : 0, 0);
+}
+
+/* Before it is entered; the one before has its last record. */
+static void start_item(struct fm_worker *worker)
+{
+    limit_cpu(worker, worker->crew->cpu_ns);
+    if (worker->timed)
+        atomic_store(&worker->post->started_at, fm__clock_now());
 }
 
 /* ------------------------------------------------------------------ claims */
@@ -216,8 +250,7 @@ static int begin_claim(struct fm_worker *worker, uint64_t first, uint64_t n)
     worker->swap_at = worker->has_fence ? worker->last : first;
     worker->word = fm__span(first, n - 1, FM__WORD_RUN);
     worker->said = false;
-    if (worker->timed)
-        atomic_store(&worker->post->started_at, fm__clock_now());
+    start_item(worker);
     atomic_store(&worker->post->at, first);
     if (!atomic_compare_exchange_strong(&worker->post->word, &before,
                                         worker->word))
@@ -378,8 +411,7 @@ static int swap_to_next(struct fm_worker *worker)
 /* The tick was due, or a swap, or both. */
 static int next_of_claim(struct fm_worker *worker)
 {
-    if (worker->timed)
-        atomic_store(&worker->post->started_at, fm__clock_now());
+    start_item(worker);
     /* Recalled: by swaps to the end of the claim. */
     if (atomic_load(&worker->post->recall) != 0)
         worker->swap_at = worker->at;
@@ -408,163 +440,11 @@ int fm__worker_next_slow(struct fm_worker *worker)
             rc = next_of_claim(worker);
     }
     if (rc == 0) {
+        limit_cpu(worker, 0);
         atomic_store(&worker->post->leaves, 1);
         rc = tell(worker);
     }
     return rc;
-}
-
-/* ------------------------------------------------------------------- bytes */
-
-/* Contiguous room for a piece. */
-static int find_room(struct fm_worker *worker, size_t *ret_len)
-{
-    struct fm__ring *ring = worker->ring;
-
-    for (;;) {
-        size_t to_end = ring->size - ((size_t)ring->at & (ring->size - 1));
-        size_t need = to_end < PIECE_MIN ? to_end : PIECE_MIN;
-        size_t room;
-        int rc = fm__worker_wait_room(worker, need);
-
-        if (rc < 0)
-            return rc;
-        if (need == PIECE_MIN) {
-            room = ring->size - (size_t)(ring->at - ring->far);
-            *ret_len = room < to_end ? room : to_end;
-            return 0;
-        }
-        fm__record_put(fm__worker_at(worker), FM__RECORD_PAD, 0,
-                       (uint32_t)(to_end - FM__RECORD_HEAD), 0);
-        fm__worker_commit(worker, to_end);
-    }
-}
-
-/* Publish the open piece under a head of this kind. */
-static void close_piece(struct fm_worker *worker, unsigned kind,
-                        unsigned detail)
-{
-    unsigned char *payload = worker->open + FM__RECORD_HEAD;
-    uint32_t len = (uint32_t)(worker->sink.next - payload);
-
-    worker->total += len;
-    fm__record_put(worker->open, kind, detail, len, worker->total);
-    worker->open = NULL;
-    worker->sink.next = NULL;
-    worker->sink.end = NULL;
-    fm__worker_commit(worker, FM__RECORD_HEAD + fm__record_padded(len));
-}
-
-static int worker_more(struct fm__sink *sink)
-{
-    struct fm_worker *worker = (struct fm_worker *)sink;
-    size_t room;
-    int rc;
-
-    if (worker->open && sink->next > worker->open + FM__RECORD_HEAD) {
-        close_piece(worker, FM__RECORD_DATA, 0);
-        wake_if_due(worker);
-    }
-    if (worker->total > worker->most)
-        return FM_ELIMIT;
-    rc = find_room(worker, &room);
-    if (rc < 0)
-        return rc;
-    if (room > FM__RECORD_HEAD + FM__RECORD_PAYLOAD_MAX)
-        room = FM__RECORD_HEAD + FM__RECORD_PAYLOAD_MAX;
-    worker->open = fm__worker_at(worker);
-    sink->next = worker->open + FM__RECORD_HEAD;
-    sink->end = worker->open + room;
-    return 0;
-}
-
-static int drop(struct fm_worker *worker)
-{
-    worker->open = NULL;
-    worker->sink.next = NULL;
-    worker->sink.end = NULL;
-    if (worker->total == 0)
-        return 0;
-    worker->total = 0;
-    return fm__worker_put(worker, FM__RECORD_DROP, 0, 0, 0);
-}
-
-static int worker_restart(struct fm__sink *sink, int format)
-{
-    struct fm_worker *worker = (struct fm_worker *)sink;
-
-    worker->format = format;
-    return drop(worker);
-}
-
-void fm__worker_begin(struct fm_worker *worker)
-{
-    uint64_t limit = worker->crew->limit;
-
-    worker->format = 0;
-    worker->most = limit > 0 ? limit : UINT64_MAX;
-    if (worker->open || worker->total > 0)
-        (void)drop(worker);
-}
-
-static bool is_over_limit(const struct fm_worker *worker)
-{
-    uint64_t len = worker->total;
-
-    if (worker->open)
-        len += (uint64_t)(worker->sink.next - worker->open) - FM__RECORD_HEAD;
-    return worker->crew->limit > 0 && len > worker->crew->limit;
-}
-
-static bool ends_item(unsigned kind)
-{
-    return kind != FM__RECORD_EVENT && kind != FM__RECORD_STOP;
-}
-
-int fm__worker_end(struct fm_worker *worker, unsigned kind, unsigned detail)
-{
-    int rc = 0;
-
-    if (kind == FM__RECORD_VALUE && is_over_limit(worker))
-        return FM_ELIMIT;
-    if (ends_item(kind))
-        worker->said = true;
-    if (worker->open)
-        close_piece(worker, kind, detail);
-    else
-        rc = fm__worker_put(worker, kind, detail, 0, worker->total);
-    worker->total = 0;
-    /* A value can wait for the next tick; the others change what is done. */
-    if (rc == 0 && kind != FM__RECORD_VALUE)
-        fm__worker_wake_parent(worker);
-    return rc;
-}
-
-static int write_text(struct fm_worker *worker, const char *text, size_t len)
-{
-    uint32_t n = (uint32_t)len;
-    int rc = fm__sink_write(&worker->sink, &n, sizeof n);
-
-    return rc < 0 ? rc : fm__sink_write(&worker->sink, text, len);
-}
-
-int fm__worker_write_texts(struct fm_worker *worker, const char *first,
-                           const char *second)
-{
-    uint64_t detail = atomic_load(&worker->post->detail);
-    int rc;
-
-    /* They are no part of a result. */
-    if (worker->most < UINT64_MAX - FM__RECORD_TEXTS_MAX)
-        worker->most += FM__RECORD_TEXTS_MAX;
-    rc = fm__sink_write(&worker->sink, &detail, sizeof detail);
-    if (rc == 0)
-        rc = write_text(worker, first ? first : "",
-                        first ? strnlen(first, FM__FRAME_TEXT_MAX) : 0);
-    if (rc < 0)
-        return rc;
-    return write_text(worker, second ? second : "",
-                      second ? strnlen(second, FM__FRAME_TEXT_MAX) : 0);
 }
 
 /* ------------------------------------------------------------------ output */
@@ -596,14 +476,13 @@ void fm__worker_settle_output(struct fm_worker *worker)
 
 /* ------------------------------------------------------------------ public */
 
-void fm__worker_init(struct fm_worker *worker, fm_child *child,
-                     const struct fm__crew *crew)
+int fm__worker_init(struct fm_worker *worker, fm_child *child,
+                    const struct fm__crew *crew)
 {
     struct fm__channel *channel = fm__child_get_channel(child);
 
     memset(worker, 0, sizeof *worker);
-    worker->sink.more = worker_more;
-    worker->sink.restart = worker_restart;
+    fm__worker_open_sink(worker);
     worker->child = child;
     worker->outbox = fm__child_get_outbox(child);
     worker->ring = &worker->outbox->ring;
@@ -611,7 +490,8 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->crew = crew;
     worker->most = crew->limit > 0 ? crew->limit : UINT64_MAX;
     worker->timed = crew->timed;
-    worker->has_fence = crew->has_fence && !crew->timed && fm__fence_join();
+    worker->has_fence = crew->has_fence && !crew->timed && crew->cpu_ns == 0 &&
+                        fm__fence_join();
     worker->said = true;
     worker->attempt = 1;
     worker->stride = crew->pace > 0 ? crew->pace : 1;
@@ -622,4 +502,5 @@ void fm__worker_init(struct fm_worker *worker, fm_child *child,
     worker->tick_at = fm__clock_now();
     if (crew->tray)
         fm__tray_reader_init(&worker->items, crew->tray);
+    return make_cpu_timers(worker);
 }

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "fork_map.h"
 #include "process/outbox.h"
@@ -27,13 +28,14 @@ struct fm__crew {
     unsigned n_workers; /* how many there are */
     uint64_t n_items;
     uint64_t chunk_min, chunk_max; /* items of a claim */
-    uint32_t pace;  /* items of about a millisecond, as far as known; 0 */
-    bool adapts;    /* claims grow with the items' speed */
-    bool is_heard;  /* the host wants to know what which item prints */
-    bool eager;     /* every item is to be heard of within a tick */
-    bool timed;     /* items have a time limit */
-    bool has_fence; /* the parent can make barriers here */
-    uint64_t limit; /* most bytes of a result, 0: none */
+    uint32_t pace;   /* items of about a millisecond, as far as known; 0 */
+    bool adapts;     /* claims grow with the items' speed */
+    bool is_heard;   /* the host wants to know what which item prints */
+    bool eager;      /* every item is to be heard of within a tick */
+    bool timed;      /* items have a time limit */
+    bool has_fence;  /* the parent can make barriers here */
+    uint64_t limit;  /* most bytes of a result, 0: none */
+    uint64_t cpu_ns; /* of an item, 0: no limit */
     uint64_t max_tasks, max_claims, max_rss; /* 0: none */
     const struct fm__ring *tray; /* items come by it; NULL: they are there */
 };
@@ -45,24 +47,25 @@ struct fm_worker {
     struct fm__ring *ring;
     struct fm__post *post;
     const struct fm__crew *crew;
-    uint64_t word;       /* as this side left it */
-    uint64_t at;         /* the item that it is in */
-    uint64_t first;      /* of the claim */
-    uint64_t last;       /* of the claim, as far as is known */
-    uint64_t swap_at;    /* up to this one no swap is needed to go on */
-    bool has_fence;      /* as in crew, and this process takes part */
-    bool timed;          /* as in crew */
-    bool said;           /* the item has its last record */
-    bool is_ready;       /* READY was said */
-    bool is_spent;       /* no more items, whatever comes */
-    unsigned attempt;    /* of the claim's items */
-    unsigned countdown;  /* items until the next tick */
-    unsigned stride;     /* items from tick to tick */
-    unsigned counted;    /* countdown at the last tick */
-    int64_t tick_at;     /* when that was */
-    unsigned char *open; /* the head of the piece that the sink fills */
-    uint64_t total;      /* bytes of the pieces before */
-    uint64_t most;       /* that total may be */
+    uint64_t word;         /* as this side left it */
+    uint64_t at;           /* the item that it is in */
+    uint64_t first;        /* of the claim */
+    uint64_t last;         /* of the claim, as far as is known */
+    uint64_t swap_at;      /* up to this one no swap is needed to go on */
+    bool has_fence;        /* as in crew, and this process takes part */
+    bool timed;            /* as in crew */
+    timer_t cpu_timers[2]; /* of crew->cpu_ns: asks, kills */
+    bool said;             /* the item has its last record */
+    bool is_ready;         /* READY was said */
+    bool is_spent;         /* no more items, whatever comes */
+    unsigned attempt;      /* of the claim's items */
+    unsigned countdown;    /* items until the next tick */
+    unsigned stride;       /* items from tick to tick */
+    unsigned counted;      /* countdown at the last tick */
+    int64_t tick_at;       /* when that was */
+    unsigned char *open;   /* the head of the piece that the sink fills */
+    uint64_t total;        /* bytes of the pieces before */
+    uint64_t most;         /* that total may be */
     int format;
     uint64_t n_before; /* items of the claims before */
     uint64_t n_claims;
@@ -73,8 +76,9 @@ struct fm_worker {
     const struct fm_map_opts *opts;
 };
 
-void fm__worker_init(struct fm_worker *worker, fm_child *child,
-                     const struct fm__crew *crew);
+/* 0 or -errno. */
+int fm__worker_init(struct fm_worker *worker, fm_child *child,
+                    const struct fm__crew *crew);
 
 /* As fm_worker_next(), behind what is inline below. */
 int fm__worker_next_slow(struct fm_worker *worker);
@@ -153,6 +157,9 @@ static inline int fm__worker_next(struct fm_worker *worker)
     return 1;
 }
 
+/* The sink has no window yet. */
+void fm__worker_open_sink(struct fm_worker *worker);
+
 /* Begin the bytes of a value, event or failure: then write into the sink. */
 void fm__worker_begin(struct fm_worker *worker);
 
@@ -177,6 +184,9 @@ int fm__worker_fetch(struct fm_worker *worker);
 /* Before the last record of an item: have the host read what the item printed,
  * so that it knows whose it is.  Does nothing when nobody listens. */
 void fm__worker_settle_output(struct fm_worker *worker);
+
+/* What was said has to be heard, if it is much. */
+void fm__worker_wake_if_due(struct fm_worker *worker);
 
 /* What is said shall be heard soon. */
 void fm__worker_wake_parent(struct fm_worker *worker);
