@@ -293,7 +293,8 @@ static uint64_t enter_one(fm_worker *worker)
 
     if (fm_worker_next(worker, &index) <= 0)
         _exit(0); /* others were quicker */
-    is_liars[index] = 1;
+    for (uint64_t i = index; i <= worker->last; i++)
+        is_liars[i] = 1;
     return index;
 }
 
