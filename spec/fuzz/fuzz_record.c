@@ -138,9 +138,9 @@ static void put(const void *data, size_t len)
 
     fm__ring_init(&writer, &ring_shared, bytes, sizeof bytes);
     writer.at = atomic_load(&ring_shared.tail);
-    for (size_t i = 0; i < len; i++)
-        bytes[(size_t)(writer.at + i) & (sizeof bytes - 1)] = p[i];
-    fm__ring_commit(&writer, len);
+    for (; len > 0; len--, p++, writer.at++)
+        bytes[(size_t)writer.at & (sizeof bytes - 1)] = *p;
+    fm__ring_commit(&writer, 0);
 }
 
 /* One record: kind, length, number, and sometimes a lie; then its payload. */
@@ -179,6 +179,8 @@ static void finish(fm_map *map)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const uint64_t begun[] = {fm__record_word(FM__RECORD_READY, 0, 0), 0,
+                              fm__record_word(FM__RECORD_CLAIM, 1, 5), 7};
     fm_map *map;
     unsigned every;
 
@@ -187,8 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     map = make(data[1] & 3);
     every = data[1] >> 2;
     if (data[0] & 2) { /* an item of which nobody knows yet */
-        put((const uint64_t[]){fm__record_word(FM__RECORD_READY, 0, 0), 0}, 16);
-        put((const uint64_t[]){fm__record_word(FM__RECORD_CLAIM, 1, 5), 7}, 16);
+        put(begun, sizeof begun);
     }
     if (data[0] & 1) {
         put(data + 2, size - 2);
