@@ -34,13 +34,15 @@ bool fm__member_is_ready(const struct fm__member *member)
            future->state == FM_RUNNING && future->stop == FM__STOP_NONE;
 }
 
+/* Another one that works, or may still come to it. */
 static bool others_work(const fm_map *map, const struct fm__member *member)
 {
     for (unsigned i = 0; i < map->n_members; i++) {
         const struct fm__member *other = &map->members[i];
 
-        if (other != member && other->future && fm__member_has_claim(other) &&
-            !other->is_void)
+        if (other != member && other->future && !other->is_void &&
+            !other->in_frames && other->future->stop == FM__STOP_NONE &&
+            !other->future->is_gone)
             return true;
     }
     return false;
