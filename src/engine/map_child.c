@@ -266,7 +266,7 @@ int fm_worker_run_item(fm_worker *worker, fm_job_fn fn, void *ud)
 
     if (rc == 0)
         rc = fm_spawn(worker->engine, &opts, fn, ud, &future);
-    if (rc < 0)
+    if (rc < 0 || !future)
         return rc;
     future->on_aside = pass_on; /* it is heard in steps only */
     future->aside_ud = worker;
