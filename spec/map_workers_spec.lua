@@ -13,19 +13,28 @@ describe("fork_map.map in workers", function()
   process.guard(before_each, after_each, 8)
 
   it("starts no more of them than there are items, and as many as are asked for", function()
-    local function pids(n, workers)
+    -- Every item waits until so many processes work on one.
+    local function count_workers(n, workers, expected)
+      local name = os.tmpname()
       local seen, count = {}, 0
-      for _, pid in ipairs(fork_map.map(n, function() sys.sleep(0.01) return sys.getpid() end, {
-        workers = workers, chunk = 1,
-      })) do
+      for _, pid in ipairs(fork_map.map(n, function(i)
+        local file <close> = io.open(name, "a")
+        file:write(i <= expected and "." or "")
+        file:flush()
+        process.eventually(function()
+          return #process.read_file(name) >= expected
+        end, "workers for all items")
+        return sys.getpid()
+      end, { workers = workers, chunk = 1 })) do
         count = count + (seen[pid] and 0 or 1)
         seen[pid] = true
       end
+      os.remove(name)
       return count
     end
-    assert.equal(1, pids(10, 1))
-    assert.equal(2, pids(2, 8))
-    assert.equal(3, pids(30, 3))
+    assert.equal(1, count_workers(10, 1, 1))
+    assert.equal(2, count_workers(2, 8, 2))
+    assert.equal(3, count_workers(30, 3, 3))
   end)
 
   it("collects exits and signals as errors of their items", function()
