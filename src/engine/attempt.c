@@ -197,10 +197,8 @@ static void try_again_at(fm_future *future, int64_t at)
 /* Pauses double with each attempt. */
 static void back_off(fm_future *future, int64_t now)
 {
-    int64_t pause = future->opts.backoff_ns;
+    int64_t pause = fm__job_get_pause(&future->opts, future->attempt);
 
-    for (unsigned i = 1; i < future->attempt && pause < FM__NEVER / 2; i++)
-        pause *= 2;
     try_again_at(future, fm__clock_after(now, pause));
 }
 

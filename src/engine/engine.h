@@ -198,6 +198,10 @@ void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
                            const char *message);
 
 /* job.c */
+/* Put the defaults in for what the host left out, as every attempt needs. */
+void fm__job_fill_opts(struct fm_job_opts *opts);
+/* How long to wait after this attempt: doubled with each. */
+int64_t fm__job_get_pause(const struct fm_job_opts *opts, unsigned attempt);
 int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
               void *ud, struct fm__member *member, fm_future **ret_future);
 

@@ -70,20 +70,11 @@ void fm__map_pause_hiring(fm_map *map)
 /* There is no memory for one. */
 static void cannot_hire(fm_map *map, int rc)
 {
-    struct fm_outcome outcome;
-
     fm__map_pause_hiring(map);
-    if (map->look_at > map->hire_at)
-        map->look_at = map->hire_at;
-    if (map->n_living > 0)
-        return;
-    memset(&outcome, 0, sizeof outcome);
-    outcome.kind = FM_SPAWN;
-    outcome.error_code = rc;
-    outcome.message = "the workers could not be started";
-    outcome.exit_code = -1;
-    outcome.name = map->opts.job.name;
-    fm__map_fail(map, &outcome, NULL);
+    fm__map_look_at(map, map->hire_at);
+    if (map->n_living == 0)
+        fm__map_fail_plain(map, FM_SPAWN, rc,
+                           "the workers could not be started");
 }
 
 void fm__map_hire(fm_map *map, int64_t now)
@@ -92,8 +83,7 @@ void fm__map_hire(fm_map *map, int64_t now)
     int rc;
 
     if (work > 0 && now < map->hire_at) {
-        if (map->look_at > map->hire_at)
-            map->look_at = map->hire_at;
+        fm__map_look_at(map, map->hire_at);
         return;
     }
     for (unsigned i = 0; i < map->n_members && work > 0; i++) {

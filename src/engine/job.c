@@ -8,6 +8,7 @@
 
 #include "engine/bind.h"
 #include "engine/engine.h"
+#include "os/clock.h"
 #include "os/sys.h"
 
 const char *fm_job_opts_error(const struct fm_job_opts *opts)
@@ -29,6 +30,24 @@ const char *fm_job_opts_error(const struct fm_job_opts *opts)
     return NULL;
 }
 
+void fm__job_fill_opts(struct fm_job_opts *opts)
+{
+    if (opts->retry_on == 0)
+        opts->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
+                         FM_KIND_BIT(FM_NO_RESULT);
+    if (opts->limits.result == 0)
+        opts->limits.result = FM__RESULT_DEFAULT;
+}
+
+int64_t fm__job_get_pause(const struct fm_job_opts *opts, unsigned attempt)
+{
+    int64_t pause = opts->backoff_ns;
+
+    for (unsigned i = 1; i < attempt && pause < FM__NEVER / 2; i++)
+        pause *= 2;
+    return pause;
+}
+
 static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
 {
     struct fm_job_opts *own = &future->opts;
@@ -38,11 +57,7 @@ static int copy_opts(fm_future *future, const struct fm_job_opts *opts)
     *own = *opts;
     own->name = NULL;
     own->keep_fds = NULL;
-    if (own->retry_on == 0)
-        own->retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
-                        FM_KIND_BIT(FM_NO_RESULT);
-    if (own->limits.result == 0)
-        own->limits.result = FM__RESULT_DEFAULT;
+    fm__job_fill_opts(own);
     if (own->limits.files > 0)
         own->limits.has_files = true;
     if (own->limits.processes > 0)

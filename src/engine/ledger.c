@@ -15,9 +15,7 @@
 #include "os/fence.h"
 #include "os/sys.h"
 
-/* An item that stands still for so long holds up others: they are taken from
- * its worker, if there is one without.  Doubled while nothing changes. */
-#define PATIENCE_NS FM__NS_PER_MS
+/* FM__PATIENCE_NS is doubled up to this while nothing changes. */
 #define PATIENCE_MAX_NS (64 * FM__NS_PER_MS)
 
 /* How long a worker without items may take to wake up for a gift. */
@@ -146,7 +144,7 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
     if (is_offered(member, first, n)) {
         member->attempt = member->offered_attempt;
         member->offered = 0;
-        atomic_store(&member->future->channel->post->gift, 0);
+        atomic_store(&fm__member_post(member)->gift, 0);
         fm__source_take(member);
         rc = 1;
     } else {
@@ -155,7 +153,7 @@ int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n)
         if (rc < 0)
             return rc;
     }
-    atomic_store(&member->future->channel->post->recall, 0);
+    atomic_store(&fm__member_post(member)->recall, 0);
     member->first = first;
     member->n = n;
     member->done = 0;
@@ -172,14 +170,12 @@ bool fm__ledger_try_again(fm_map *map, uint64_t index, unsigned attempt,
                           enum fm_kind kind, int64_t now)
 {
     const struct fm_job_opts *opts = &map->opts.job;
-    int64_t pause = opts->backoff_ns;
 
     if (attempt > opts->retries || !(opts->retry_on & FM_KIND_BIT(kind)) ||
         map->state != FM__MAP_RUNNING || reserve_again(map) < 0)
         return false;
-    for (unsigned i = 1; i < attempt && pause < FM__NEVER / 2; i++)
-        pause *= 2;
-    keep_again(map, index, attempt + 1, fm__clock_after(now, pause));
+    keep_again(map, index, attempt + 1,
+               fm__clock_after(now, fm__job_get_pause(opts, attempt)));
     return true;
 }
 
@@ -197,7 +193,7 @@ void fm__ledger_look(fm_map *map)
         struct fm__member *member = &map->members[i];
 
         if (member->future && member->future->channel &&
-            atomic_load(&member->future->channel->post->claiming) != 0)
+            atomic_load(&fm__member_post(member)->claiming) != 0)
             map->safe = 0;
     }
     if (map->safe > map->n_items)
@@ -218,16 +214,11 @@ static void check_drained(fm_map *map)
 
 /* ------------------------------------------------------------------- gifts */
 
-static struct fm__post *post_of(const struct fm__member *member)
-{
-    return member->future->channel->post;
-}
-
 /* Can work, as far as is known. */
 static bool is_at_work(const struct fm__member *member)
 {
     return fm__member_is_ready(member) && !member->in_frames &&
-           atomic_load(&post_of(member)->leaves) == 0;
+           atomic_load(&fm__member_post(member)->leaves) == 0;
 }
 
 /* Without a cursor it has what it was given, so who has said all of that is as
@@ -238,7 +229,8 @@ static bool is_idle(const struct fm__member *member)
         fm__member_has_claim(member))
         return false;
     return member->map->opts.is_source ||
-           fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE;
+           fm__span_low(atomic_load(&fm__member_post(member)->word)) ==
+               FM__WORD_IDLE;
 }
 
 /* It has said nothing since it let a gift lie. */
@@ -250,7 +242,7 @@ static bool is_slow(const struct fm__member *member)
 static void offer(struct fm__member *member, uint64_t first, uint64_t n,
                   unsigned attempt)
 {
-    struct fm__post *post = post_of(member);
+    struct fm__post *post = fm__member_post(member);
 
     if (member->map->opts.is_source)
         fm__source_offer(member, first, n);
@@ -281,7 +273,7 @@ static bool take_again(fm_map *map, int64_t now, struct fm__again *ret)
  * millisecond. */
 static uint64_t gift_size(const struct fm__member *member, uint64_t most)
 {
-    uint64_t pace = atomic_load(&post_of(member)->pace);
+    uint64_t pace = atomic_load(&fm__member_post(member)->pace);
 
     if (!member->map->opts.is_source || pace >= most)
         return most;
@@ -367,7 +359,8 @@ static bool take_back_gift(struct fm__member *member)
     uint64_t gift = member->offered;
     uint64_t first = fm__span_first(gift);
 
-    if (!atomic_compare_exchange_strong(&post_of(member)->gift, &gift, 0))
+    if (!atomic_compare_exchange_strong(&fm__member_post(member)->gift, &gift,
+                                        0))
         return false;
     give_back(member->map, first, first + fm__span_count(member->offered),
               member->offered_attempt);
@@ -387,15 +380,14 @@ static bool take_back_gifts(fm_map *map, int64_t now)
         if (member->offered == 0 || !fm__member_is_ready(member))
             continue;
         if (is_at_work(member) && !fm__member_has_claim(member) && now < at) {
-            if (map->look_at > at)
-                map->look_at = at;
+            fm__map_look_at(map, at);
             continue;
         }
         if (!take_back_gift(member))
             continue;
         member->is_slow = true;
         member->slow_read = member->n_read;
-        atomic_store(&post_of(member)->ask, 1);
+        atomic_store(&fm__member_post(member)->ask, 1);
         fm__map_call(member);
         return true;
     }
@@ -411,10 +403,9 @@ static bool stands_still(struct fm__member *member, uint64_t at, int64_t now)
         member->seen_at = at;
         member->seen_at_since = now;
     }
-    if (now - member->seen_at_since >= PATIENCE_NS)
+    if (now - member->seen_at_since >= FM__PATIENCE_NS)
         return true;
-    if (map->look_at > now + PATIENCE_NS)
-        map->look_at = now + PATIENCE_NS;
+    fm__map_look_at(map, now + FM__PATIENCE_NS);
     return false;
 }
 
@@ -422,14 +413,14 @@ static bool stands_still(struct fm__member *member, uint64_t at, int64_t now)
  * is in holds until it swaps.  See process/post.h. */
 static bool recall(struct fm__member *member)
 {
-    atomic_store(&post_of(member)->recall, 1);
+    atomic_store(&fm__member_post(member)->recall, 1);
     return !member->map->has_fence || fm__fence_all();
 }
 
 /* The item that it is in.  After a swap the word tells so first. */
 static uint64_t item_of(const struct fm__member *member, uint64_t word)
 {
-    uint64_t at = atomic_load(&post_of(member)->at);
+    uint64_t at = atomic_load(&fm__member_post(member)->at);
 
     return at < fm__span_first(word) ? fm__span_first(word) : at;
 }
@@ -437,7 +428,7 @@ static uint64_t item_of(const struct fm__member *member, uint64_t word)
 /* The items after the one that the worker is in, if that stands still. */
 static bool take_back_rest(struct fm__member *member, int64_t now)
 {
-    struct fm__post *post = post_of(member);
+    struct fm__post *post = fm__member_post(member);
     uint64_t word = atomic_load(&post->word);
     uint64_t end = fm__span_first(word) + fm__span_count(word) + 1;
     uint64_t at = item_of(member, word);
@@ -491,7 +482,7 @@ uint64_t fm__ledger_count_held(fm_map *map, int64_t now)
 
         if (!is_at_work(member) || !fm__member_has_claim(member))
             continue;
-        word = atomic_load(&post_of(member)->word);
+        word = atomic_load(&fm__member_post(member)->word);
         n += fm__span_count(member->offered);
         if (member->n - member->done > 1 &&
             stands_still(member, item_of(member, word), now))
@@ -529,8 +520,7 @@ static bool has_left(struct fm__member *member)
 {
     const unsigned char *data;
 
-    return atomic_load(&post_of(member)->leaves) != 0 &&
-           fm__span_low(atomic_load(&post_of(member)->word)) == FM__WORD_IDLE &&
+    return fm__member_says_left(member) &&
            fm__ring_peek_all(&member->future->channel->ring, &data) == 0;
 }
 
@@ -563,12 +553,12 @@ void fm__ledger_hand_out(fm_map *map, int64_t now)
     check_drained(map);
     release_left(map);
     if (map->safe == 0 && fm__spans_first(&map->spare, &first) &&
-        first.first < passed && map->look_at > now + CLAIMING_WAIT_NS)
-        map->look_at = now + CLAIMING_WAIT_NS;
+        first.first < passed)
+        fm__map_look_at(map, now + CLAIMING_WAIT_NS);
     for (;;) {
         give_all(map, now);
         if (!has_idle(map) || !take_back(map, now))
             return;
-        map->patience = PATIENCE_NS;
+        map->patience = FM__PATIENCE_NS;
     }
 }

@@ -15,8 +15,6 @@
 /* Workers of an eager map may leave finished items unmentioned for so long. */
 #define QUIET_NS (50 * FM__NS_PER_MS)
 
-#define PATIENCE_NS FM__NS_PER_MS
-
 /* ----------------------------------------------------------------- options */
 
 const char *fm_map_opts_error(const struct fm_map_opts *opts)
@@ -45,11 +43,7 @@ static void take_opts(fm_map *map, const struct fm_map_opts *opts)
     *own = *opts;
     if (own->chunk_min == 0)
         own->chunk_min = 1;
-    if (own->job.retry_on == 0)
-        own->job.retry_on = FM_KIND_BIT(FM_SIGNAL) | FM_KIND_BIT(FM_EXIT) |
-                            FM_KIND_BIT(FM_NO_RESULT);
-    if (own->job.limits.result == 0)
-        own->job.limits.result = FM__RESULT_DEFAULT;
+    fm__job_fill_opts(&own->job);
     own->job.ud_free = NULL;
 }
 
@@ -182,6 +176,31 @@ void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
     stop_soon(map, -1);
 }
 
+void fm__map_fail_plain(fm_map *map, enum fm_kind kind, int rc,
+                        const char *message)
+{
+    struct fm_outcome outcome;
+
+    memset(&outcome, 0, sizeof outcome);
+    outcome.kind = kind;
+    outcome.error_code = rc;
+    outcome.message = message;
+    outcome.exit_code = -1;
+    outcome.name = map->opts.job.name;
+    fm__map_fail(map, &outcome, NULL);
+}
+
+void fm__map_call_guarded(fm_map *map, void (*run)(void *arg), void *arg)
+{
+    struct fm__entry before = fm__callback_begin(map->engine);
+
+    if (map->opts.guard)
+        map->opts.guard(run, arg, map->opts.cb_ud);
+    else
+        run(arg);
+    fm__callback_end(map->engine, before);
+}
+
 void fm__map_deliver(fm_map *map, const struct fm_item *item)
 {
     if (map->state != FM__MAP_RUNNING)
@@ -205,18 +224,6 @@ void fm__map_deliver_event(fm_map *map, const struct fm_item *item)
 
 /* -------------------------------------------------------------------- time */
 
-static void fail_at_deadline(fm_map *map)
-{
-    struct fm_outcome outcome;
-
-    memset(&outcome, 0, sizeof outcome);
-    outcome.kind = FM_TIMEOUT;
-    outcome.message = "the deadline has passed";
-    outcome.exit_code = -1;
-    outcome.name = map->opts.job.name;
-    fm__map_fail(map, &outcome, NULL);
-}
-
 /* Items that have ended lie in a ring whose bell is not rung for a while. */
 static void plan_quiet_look(fm_map *map, int64_t now)
 {
@@ -224,9 +231,8 @@ static void plan_quiet_look(fm_map *map, int64_t now)
         fm_future *future = map->members[i].future;
 
         if (future && future->channel &&
-            atomic_load(&future->channel->post->quiet) != 0 &&
-            map->look_at > now + QUIET_NS)
-            map->look_at = now + QUIET_NS;
+            atomic_load(&future->channel->post->quiet) != 0)
+            fm__map_look_at(map, now + QUIET_NS);
     }
 }
 
@@ -239,7 +245,7 @@ static void tend_running(fm_map *map, int64_t now)
         return;
     }
     if (now >= map->deadline_at) {
-        fail_at_deadline(map);
+        fm__map_fail_plain(map, FM_TIMEOUT, 0, "the deadline has passed");
         return;
     }
     if (fm__map_times_items(map))
@@ -250,8 +256,8 @@ static void tend_running(fm_map *map, int64_t now)
         fm__source_pour_all(map);
     fm__map_hire(map, now);
     for (size_t i = 0; i < map->n_again; i++) {
-        if (map->again[i].at > now && map->again[i].at < map->look_at)
-            map->look_at = map->again[i].at;
+        if (map->again[i].at > now)
+            fm__map_look_at(map, map->again[i].at);
     }
     if (map->opts.eager)
         plan_quiet_look(map, now);
@@ -374,7 +380,7 @@ static fm_map *make(fm_engine *engine, const struct fm_map_opts *opts)
     map->engine = engine;
     map->refs = 1;
     map->n_members = n;
-    map->patience = PATIENCE_NS;
+    map->patience = FM__PATIENCE_NS;
     map->n_items = opts->n_items;
     map->is_fed = !opts->is_source;
     map->distrusts_cursor = opts->is_source;

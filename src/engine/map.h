@@ -30,6 +30,7 @@
 
 #include "engine/engine.h"
 #include "engine/spans.h"
+#include "os/clock.h"
 #include "process/worker.h"
 #include "wire/buffer.h"
 #include "wire/tray.h"
@@ -82,6 +83,10 @@ struct fm__member {
     uint64_t suspect_word, suspect_read;
     unsigned suspect_looks;
 };
+
+/* An item that stands still for so long holds up others: they are taken from
+ * its worker, if there is one without. */
+#define FM__PATIENCE_NS FM__NS_PER_MS
 
 #define FM__BOARD_SIZE 4096
 
@@ -142,6 +147,21 @@ struct fm_map {
 
 /* member.c: what a worker says, and its end */
 void fm__member_drain(struct fm__member *member, size_t most);
+/* Of one that has a channel. */
+static inline struct fm__post *fm__member_post(const struct fm__member *member)
+{
+    return member->future->channel->post;
+}
+
+/* It says that it works on no more items. */
+static inline bool fm__member_says_left(const struct fm__member *member)
+{
+    const struct fm__post *post = fm__member_post(member);
+
+    return atomic_load(&post->leaves) != 0 &&
+           fm__span_low(atomic_load(&post->word)) == FM__WORD_IDLE;
+}
+
 static inline bool fm__member_has_claim(const struct fm__member *member)
 {
     return member->done < member->n;
@@ -171,7 +191,8 @@ int fm__member_main(fm_child *child, void *ud);
 /* ledger.c: who has which items */
 /* These come in addition.  0 or -ENOMEM. */
 int fm__ledger_add(fm_map *map, struct fm__range range);
-/* It takes these; what is left of its claim before goes back. */
+/* It takes these.  0, FM_EPROTOCOL for what no honest worker claims, -ENOMEM.
+ */
 int fm__ledger_claim(struct fm__member *member, uint64_t first, uint64_t n);
 /* Items of the claim that are not settled, and what was offered, go back. */
 void fm__ledger_release(struct fm__member *member);
@@ -220,6 +241,18 @@ void fm__watch_leavers(fm_map *map, int64_t now);
 /* map.c */
 void fm__map_fail(fm_map *map, const struct fm_outcome *outcome,
                   fm_future *owner);
+/* With an outcome that no process had. */
+void fm__map_fail_plain(fm_map *map, enum fm_kind kind, int rc,
+                        const char *message);
+/* Call what calls the host's callbacks, below the host's guard. */
+void fm__map_call_guarded(fm_map *map, void (*run)(void *arg), void *arg);
+/* The map is tended then at the latest. */
+static inline void fm__map_look_at(fm_map *map, int64_t at)
+{
+    if (at < map->look_at)
+        map->look_at = at;
+}
+
 /* The item has its outcome, of which on_item is told next. */
 static inline void fm__map_count(fm_map *map, uint64_t index)
 {

@@ -27,12 +27,12 @@ static bool captures(const struct fm__member *member)
 
 bool fm__member_has_spoken(const struct fm__member *member)
 {
-    return atomic_load(&member->future->channel->post->spoke) != 0;
+    return atomic_load(&fm__member_post(member)->spoke) != 0;
 }
 
 void fm__member_was_heard(struct fm__member *member)
 {
-    atomic_store(&member->future->channel->post->spoke, 0);
+    atomic_store(&fm__member_post(member)->spoke, 0);
     fm__map_call(member);
 }
 
@@ -483,19 +483,6 @@ static void take_frames(struct fm__member *member, const struct batch *batch)
     member->taken = batch->len;
 }
 
-/* The host's own code runs within: callbacks. */
-static void run_batch(struct fm__member *member, struct batch *batch)
-{
-    fm_map *map = member->map;
-    struct fm__entry before = fm__callback_begin(map->engine);
-
-    if (map->opts.guard)
-        map->opts.guard(take_batch, batch, map->opts.cb_ud);
-    else
-        take_batch(batch);
-    fm__callback_end(map->engine, before);
-}
-
 /* What is not ours ends the worker. */
 void fm__member_refuse(struct fm__member *member, int rc)
 {
@@ -510,7 +497,7 @@ void fm__member_refuse(struct fm__member *member, int rc)
  * few items, has no time to learn it. */
 static void note_pace(const struct fm__member *member)
 {
-    uint32_t pace = atomic_load(&member->future->channel->post->pace);
+    uint32_t pace = atomic_load(&fm__member_post(member)->pace);
 
     if (pace > 0)
         member->map->pace = pace;
@@ -539,7 +526,7 @@ void fm__member_drain(struct fm__member *member, size_t most)
         batch.rc = n < 0 ? FM_EPROTOCOL : 0;
         member->taken = 0;
         if (!member->in_frames && batch.rc == 0)
-            run_batch(member, &batch);
+            fm__map_call_guarded(member->map, take_batch, &batch);
         if (member->in_frames)
             take_frames(member, &batch);
         if (batch.rc < 0)

@@ -136,16 +136,10 @@ static void judge_guarded(void *arg)
 void fm__member_settled(struct fm__member *member)
 {
     fm_map *map = member->map;
-    fm_engine *engine = map->engine;
-    struct fm__entry before = fm__callback_begin(engine);
     struct end end = {member, member->future->outcome};
     fm_future *future = member->future;
 
-    if (map->opts.guard)
-        map->opts.guard(judge_guarded, &end, map->opts.cb_ud);
-    else
-        judge_guarded(&end);
-    fm__callback_end(engine, before);
+    fm__map_call_guarded(map, judge_guarded, &end);
     fm__ledger_release(member);
     if (map->state == FM__MAP_ENDING && future->outcome.kind == FM_ERROR)
         fm__map_fail(map, &future->outcome, future);

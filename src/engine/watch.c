@@ -31,17 +31,6 @@
 #define WAIT_LOOK_NS (100 * FM__NS_PER_MS)
 #define WAIT_EXTRA_NS FM__NS_PER_S
 
-static struct fm__post *post_of(const struct fm__member *member)
-{
-    return member->future->channel->post;
-}
-
-static void look_again(fm_map *map, int64_t at)
-{
-    if (at < map->look_at)
-        map->look_at = at;
-}
-
 /* -------------------------------------------------------------------- time */
 
 /* Bytes of an item after which it is not its parent that is slow. */
@@ -72,7 +61,7 @@ static int64_t excused(struct fm__member *member, unsigned low, int64_t now)
 static int64_t item_start(struct fm__member *member, unsigned low, int64_t now)
 {
     uint64_t item = member->first + member->done;
-    int64_t said = atomic_load(&post_of(member)->started_at);
+    int64_t said = atomic_load(&fm__member_post(member)->started_at);
     int64_t excuse = excused(member, low, now);
 
     if (item != member->seen_item) {
@@ -96,7 +85,7 @@ static int64_t item_end(struct fm__member *member, unsigned low, int64_t now)
     if (low == FM__WORD_IDLE && !fm__member_has_claim(member))
         return fm__clock_after(now, timeout);
     /* It waits although it need not, or lies. */
-    look_again(member->map, fm__clock_after(now, WAIT_LOOK_NS));
+    fm__map_look_at(member->map, fm__clock_after(now, WAIT_LOOK_NS));
     return fm__clock_after(fm__clock_after(member->seen_item_since, timeout),
                            WAIT_EXTRA_NS);
 }
@@ -104,16 +93,16 @@ static int64_t item_end(struct fm__member *member, unsigned low, int64_t now)
 /* Condemn the item, never the one after it. */
 static void time_item(struct fm__member *member, int64_t now)
 {
-    _Atomic uint64_t *at = &post_of(member)->word;
+    _Atomic uint64_t *at = &fm__member_post(member)->word;
     uint64_t word = atomic_load(at);
     int64_t end = item_end(member, fm__span_low(word), now);
 
     if (now < end) {
-        look_again(member->map, end);
+        fm__map_look_at(member->map, end);
         return;
     }
     if (!atomic_compare_exchange_strong(at, &word, word | FM__WORD_CONDEMNED)) {
-        look_again(member->map, now); /* it has moved on just now */
+        fm__map_look_at(member->map, now); /* it has moved on just now */
         return;
     }
     fm__ledger_condemned(member, word);
@@ -132,14 +121,6 @@ void fm__watch_items(fm_map *map, int64_t now)
 
 /* ------------------------------------------------------------------- lies */
 
-static bool has_left(const struct fm__member *member)
-{
-    const struct fm__post *post = post_of(member);
-
-    return atomic_load(&post->leaves) != 0 &&
-           fm__span_low(atomic_load(&post->word)) == FM__WORD_IDLE;
-}
-
 /* A worker may be seen in such a place, but does not stay there:
  *   between the cursor and its claim,
  *   with a gift, and without a claim,
@@ -148,12 +129,12 @@ static bool has_left(const struct fm__member *member)
  * and no honest one has a word that does not fit its claim. */
 static bool is_suspect(const struct fm__member *member, uint64_t word)
 {
-    const struct fm__post *post = post_of(member);
+    const struct fm__post *post = fm__member_post(member);
     uint64_t next = member->first + member->done;
     uint64_t at = atomic_load(&post->at);
 
     if (member->in_frames)
-        return !has_left(member);
+        return !fm__member_says_left(member);
     if (atomic_load(&post->claiming) != 0)
         return true;
     if (atomic_load(&post->leaves) != 0 && fm__span_low(word) != FM__WORD_IDLE)
@@ -172,7 +153,7 @@ static bool is_suspect(const struct fm__member *member, uint64_t word)
 static void give_up(struct fm__member *member, uint64_t word, bool is_sure,
                     int64_t now)
 {
-    if (atomic_compare_exchange_strong(&post_of(member)->word, &word,
+    if (atomic_compare_exchange_strong(&fm__member_post(member)->word, &word,
                                        word | FM__WORD_CONDEMNED)) {
         if (fm__span_low(word) == FM__WORD_IDLE)
             fm__ledger_release(member);
@@ -185,7 +166,7 @@ static void give_up(struct fm__member *member, uint64_t word, bool is_sure,
 
 static void watch(struct fm__member *member, int64_t now)
 {
-    uint64_t word = atomic_load(&post_of(member)->word);
+    uint64_t word = atomic_load(&fm__member_post(member)->word);
     int64_t since = now - member->suspect_at;
 
     if (!member->is_drained || !is_suspect(member, word)) {
@@ -208,7 +189,7 @@ static void watch(struct fm__member *member, int64_t now)
                member->suspect_looks >= SUSPECT_LOOKS) {
         give_up(member, word, true, now);
     }
-    look_again(member->map, fm__clock_after(now, SUSPECT_LOOK_NS));
+    fm__map_look_at(member->map, fm__clock_after(now, SUSPECT_LOOK_NS));
 }
 
 void fm__watch_suspects(fm_map *map, int64_t now)
@@ -229,11 +210,11 @@ void fm__watch_leavers(fm_map *map, int64_t now)
     for (unsigned i = 0; i < map->n_members; i++) {
         struct fm__member *member = &map->members[i];
 
-        if (!fm__member_is_ready(member) || has_left(member))
+        if (!fm__member_is_ready(member) || fm__member_says_left(member))
             continue;
         if (now >= end)
             fm__future_stop(member->future, FM__STOP_FORCED, FM_CANCELLED, now);
         else
-            look_again(map, end);
+            fm__map_look_at(map, end);
     }
 }

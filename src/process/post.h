@@ -39,10 +39,6 @@
 #define FM__SPAN_COUNT_SHIFT 2
 #define FM__SPAN_LOW 3u
 
-#define FM__SPAN_NEXT                                                          \
-    ((UINT64_C(1) << FM__SPAN_FIRST_SHIFT) -                                   \
-     (UINT64_C(1) << FM__SPAN_COUNT_SHIFT)) /* one item on, one left less */
-
 /* Low bits of the word. */
 enum fm__word_flag {
     FM__WORD_IDLE = 0,     /* in no item */
