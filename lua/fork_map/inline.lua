@@ -161,7 +161,7 @@ local function attempt(plan, item, deadline)
   if opts.timeout then
     untl = math.min(deadline or math.huge, now() + opts.timeout)
   end
-  local ok, value = call(opts, item, untl, plan.fn, plan.get(item.place), item.index)
+  local ok, value = call(opts, item, untl, plan.fn, plan:get(item.place), item.index)
   if state then
     core.random_state(state)
   end
@@ -268,14 +268,11 @@ local function run_all(plan, on_item)
   end
 end
 
----Work on the items 1 to plan.n one after the other.  `on_item(index, ok, value)`
----may return true to end that.
+---Work on the items 1 to plan.n, of which there are some, one after the other.
+---`on_item(index, ok, value)` may return true to end that.
 ---@return table? stopped { value } of stop()
 ---@return fork_map.Error? failure of the whole
 function M.run(plan, on_item)
-  if plan.n == 0 then
-    return nil
-  end
   local err = M.run_hook(plan, plan.opts.init)
   if err then
     return nil, err

@@ -90,11 +90,7 @@ local function fold_all(plan, folding)
   repeat
     todo, stopped, failure = fold_once(plan, folding, todo, deadline)
     if failure or (not collects and not stopped and next(folding.errors)) then
-      local first
-      for index in pairs(folding.errors) do
-        first = math.min(first or index, index)
-      end
-      raise(failure or folding.errors[first])
+      raise(failure or running.find_first(folding.errors))
     end
   until #todo == 0 or stopped
   return stopped

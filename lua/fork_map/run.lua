@@ -109,12 +109,7 @@ function M.run(plan, more, on_log)
     more.log = on_log ~= nil
     return run_workers(plan, more, on_log)
   end
-  local list = plan.list
-  plan.get = list and function(place)
-    return list[place]
-  end or function(place)
-    return place
-  end
+  plan.get = M.item_at
   return run_inline(plan, more, on_log)
 end
 
@@ -123,15 +118,20 @@ function M.derive(plan, part)
   return setmetatable(part, { __index = plan })
 end
 
+-- The failure of the first item that failed.
+function M.find_first(errors)
+  local first
+  for index in pairs(errors) do
+    first = math.min(first or index, index)
+  end
+  return errors[first]
+end
+
 -- The failure that ends a verb: of the whole, or of its first item that failed.
 local function find_failure(plan, results, errors, failure)
   local err = failure
   if not err and plan.opts.on_error ~= "collect" then
-    local first
-    for index in pairs(errors) do
-      first = math.min(first or index, index)
-    end
-    err = errors[first]
+    err = M.find_first(errors)
   end
   if err then
     err.partial = results

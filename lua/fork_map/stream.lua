@@ -128,8 +128,7 @@ local function hand_out(self, index)
   self.results[index], self.errors[index] = nil, nil
   self.consumed = self.consumed + 1
   if self.consumed >= self.consume_at and self.map then
-    core.map_consume(self.map, self.consumed)
-    self.consumed = 0
+    consume(self)
   end
   if err and self.plan.opts.on_error == "raise" then
     self:close()
@@ -273,12 +272,8 @@ function Inline:__call()
 end
 
 local function open_inline(plan)
-  local list, opts = plan.list, plan.opts
-  plan.get = list and function(index)
-    return list[index]
-  end or function(index)
-    return index
-  end
+  local opts = plan.opts
+  plan.get = running.item_at
   return setmetatable({
     plan = plan, source = sources.new(plan), next = 1, done = 0, failed = 0,
     bar = progress.new(opts.progress, plan.n, 0, opts.name),

@@ -155,6 +155,9 @@ void fmL_open_engine(lua_State *L);
 /* options.c */
 
 struct fmL_options *fmL_check_options(lua_State *L, int idx);
+/* How much memory the values of a call or of an item, returned or raised, may
+ * take. */
+size_t fmL_options_get_budget(const struct fmL_options *options);
 void fmL_open_options(lua_State *L);
 
 /* call.c */

@@ -15,11 +15,6 @@
  * just before it began would not be seen before the next event. */
 #define WAIT_NS 1000000000
 
-#define RESULT_DEFAULT ((uint64_t)256 << 20)
-
-/* How much more memory than its bytes a decoded result may take. */
-#define RESULT_FACTOR 8
-
 static struct fmL_future *check_future(lua_State *L, int idx)
 {
     struct fmL_future *handle = luaL_checkudata(L, idx, FML_FUTURE_MT);
@@ -222,18 +217,6 @@ static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
     return lua_error(L);
 }
 
-/* How much memory the values of a call, returned or raised, may take. */
-static size_t value_budget(const struct fmL_options *options)
-{
-    uint64_t limit = options->job.limits.result;
-
-    if (limit == 0)
-        limit = RESULT_DEFAULT;
-    if (limit > SIZE_MAX / RESULT_FACTOR)
-        limit = SIZE_MAX / RESULT_FACTOR;
-    return (size_t)limit * RESULT_FACTOR;
-}
-
 /* result(future) -> values…; raises the fork_map.Error of a failure */
 static int l_result(lua_State *L)
 {
@@ -247,11 +230,11 @@ static int l_result(lua_State *L)
     options = fmL_check_options(L, -1);
     if (outcome->kind != FM_VALUE) {
         fmL_push_outcome_error(L, handle->engine, outcome,
-                               value_budget(options));
+                               fmL_options_get_budget(options));
         return lua_error(L);
     }
     n = fmL_decode(L, outcome->format, &options->codec, outcome->data,
-                   outcome->len, value_budget(options));
+                   outcome->len, fmL_options_get_budget(options));
     if (n < 0)
         return raise_undecodable(L, handle, outcome, n);
     return n;

@@ -294,7 +294,7 @@ static int l_map_failure(lua_State *L)
     if (outcome == NULL)
         return 0;
     fmL_push_outcome_error(L, map->call.engine, outcome,
-                           fmL_map_get_budget(map));
+                           fmL_options_get_budget(map->call.options));
     return 1;
 }
 

@@ -68,9 +68,6 @@ struct fmL_map *fmL_check_map(lua_State *L, int idx);
 
 /* map_callbacks.c */
 
-/* The most memory that the value of an item may take. */
-size_t fmL_map_get_budget(const struct fmL_map *map);
-
 /* Have what comes stored in the map's tables. */
 void fmL_map_set_callbacks(struct fmL_map *map);
 

@@ -10,25 +10,11 @@
 #include "lua/map.h"
 #include "lua/values.h"
 
-#define RESULT_DEFAULT ((uint64_t)256 << 20)
-#define RESULT_FACTOR 8
-
 /* Registry key of a table, weak as to its values: address of a map -> it. */
 static const char maps_key;
 
 /* Where the tables are while callbacks run. */
 enum { AT_MAP = 1, AT_RUN, AT_ARG, AT_RESULTS, AT_ERRORS, AT_LOG, AT_EVENTS };
-
-size_t fmL_map_get_budget(const struct fmL_map *map)
-{
-    uint64_t limit = map->call.options->job.limits.result;
-
-    if (limit == 0)
-        limit = RESULT_DEFAULT;
-    if (limit > SIZE_MAX / RESULT_FACTOR)
-        limit = SIZE_MAX / RESULT_FACTOR;
-    return (size_t)limit * RESULT_FACTOR;
-}
 
 /* Log an item, as it has settled. */
 static void log_item(lua_State *L, struct fmL_map *map, lua_Integer index)
@@ -46,7 +32,7 @@ static void keep_failure(lua_State *L, struct fmL_map *map,
     lua_Integer index = (lua_Integer)item->index + 1;
 
     fmL_push_outcome_error(L, map->call.engine, outcome,
-                           fmL_map_get_budget(map));
+                           fmL_options_get_budget(map->call.options));
     lua_pushinteger(L, index);
     lua_setfield(L, -2, "index");
     if (item->detail > 0) {
@@ -73,7 +59,7 @@ static bool push_bytes(lua_State *L, const struct fmL_map *map,
         return true;
     }
     n = fmL_decode(L, item->format, &map->call.options->codec, item->data,
-                   item->len, fmL_map_get_budget(map));
+                   item->len, fmL_options_get_budget(map->call.options));
     if (n >= 0) {
         lua_settop(L, top + 1);
         return true;

@@ -12,9 +12,26 @@
 /* More seconds than this are as good as for ever. */
 #define SECONDS_MAX 4e9
 
+/* Bytes of a result when the host does not say. */
+#define RESULT_DEFAULT ((uint64_t)256 << 20)
+
+/* How much more memory than its bytes a decoded result may take. */
+#define RESULT_FACTOR 8
+
 struct fmL_options *fmL_check_options(lua_State *L, int idx)
 {
     return luaL_checkudata(L, idx, FML_OPTIONS_MT);
+}
+
+size_t fmL_options_get_budget(const struct fmL_options *options)
+{
+    uint64_t limit = options->job.limits.result;
+
+    if (limit == 0)
+        limit = RESULT_DEFAULT;
+    if (limit > SIZE_MAX / RESULT_FACTOR)
+        limit = SIZE_MAX / RESULT_FACTOR;
+    return (size_t)limit * RESULT_FACTOR;
 }
 
 /* ------------------------------------------------------- fields of the table
