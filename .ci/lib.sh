@@ -68,12 +68,30 @@ jobs_at_once()
   nproc 2>/dev/null || echo 2
 }
 
+# tally_begin FILE: count in it from now on.
+tally_begin()
+{
+  export FORK_MAP_TALLY="$1"
+  rm -f "$FORK_MAP_TALLY.failures"
+  : >"$FORK_MAP_TALLY"
+}
+
 # tally NAME PASSED FAILED: one line of the sum that spec/run and .ci/run end
-# with.  FORK_MAP_TALLY names the file.
+# with.
 tally()
 {
   echo "$2 $3 $1" >>"$FORK_MAP_TALLY"
   echo "== $1: $2 passed, $3 failed"
+}
+
+# keep_failure NAME: what standard input says of a failure is told once more
+# before the sum; of a long log often only the end is kept.
+keep_failure()
+{
+  {
+    echo "--- $1"
+    tail -n 80
+  } >>"$FORK_MAP_TALLY.failures"
 }
 
 # tally_check NAME COMMAND...: one check, passed when the command succeeds.
@@ -82,10 +100,14 @@ tally_check()
   name=$1
   shift
   echo "== $name"
-  if "$@"; then
+  "$@" >"$FORK_MAP_TALLY.check" 2>&1
+  status=$?
+  cat "$FORK_MAP_TALLY.check"
+  if [ "$status" -eq 0 ]; then
     tally "$name" 1 0
   else
     tally "$name" 0 1
+    keep_failure "$name" <"$FORK_MAP_TALLY.check"
   fi
 }
 
@@ -93,6 +115,7 @@ tally_check()
 # nothing passed.
 tally_end()
 {
+  [ ! -f "$FORK_MAP_TALLY.failures" ] || cat "$FORK_MAP_TALLY.failures"
   [ ! -s "$FORK_MAP_TALLY" ] || sort -k 3 "$FORK_MAP_TALLY" |
     awk '{ n = $1; m = $2; $1 = $2 = ""; printf "%6d passed %4d failed %s\n",
            n, m, $0 }'
