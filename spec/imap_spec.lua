@@ -121,7 +121,14 @@ for _, workers in ipairs { 0, 2 } do
 
     it("ends by stop(), by init, by its deadline", function()
       local n = 0
-      for _ in view:imap(100000, function(i) if i == 50 then fork_map.stop() end return i end) do
+      for _ in view:imap(100000, function(i)
+        if i == 50 then
+          fork_map.stop()
+        elseif i > 1000 then
+          sys.sleep(30)
+        end
+        return i
+      end) do
         n = n + 1
       end
       assert.is_true(n < 100000)

@@ -215,6 +215,8 @@ describe_both("fork_map.map", function(view, workers)
     local results, errors = view:map(100000, function(i)
       if i == 10 then
         fork_map.stop { found = i }
+      elseif i > 1000 then
+        sys.sleep(30)
       end
       return i
     end, { chunk = 1 })
