@@ -5,6 +5,8 @@
 #include <setjmp.h>
 #include <time.h>
 
+#include "process/worker.h"
+
 /* ------------------------------------------------------------------- time */
 
 /* Its first attempt hangs, the second takes a good part of the time. */
@@ -110,6 +112,39 @@ TEST(workers_that_never_work_end_the_map)
     CHECK_INT(fm_map_get_failure(run.map)->kind, FM_NO_RESULT);
     CHECK_STR(fm_map_get_failure(run.map)->message,
               "the workers end without working on items");
+    fm_map_free(run.map);
+    fm_engine_free(engine);
+}
+
+/* The first body fails before it has begun with items, which the other one
+ * waits for; if there is another in its place, that works. */
+static int fail_first(fm_worker *worker, void *ud)
+{
+    const _Atomic uint32_t *order = &worker->post->order;
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    if (fm_worker_get_id(worker) == 1 && atomic_fetch_add(run.word, 1) == 0)
+        return fm_child_fail(fm_worker_get_child(worker), "no", NULL);
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        while (atomic_load(run.word) < 2 &&
+               atomic_load(order) == FM__ORDER_WORK)
+            (void)usleep(100);
+        CHECK_INT(say(worker, index), 0);
+    }
+    return rc;
+}
+
+TEST(a_body_that_fails_outside_of_items_fails_its_map)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(100, 2, fail_first);
+
+    run_map(engine, &opts);
+    CHECK(fm_map_get_failure(run.map) != NULL);
+    CHECK_INT(fm_map_get_failure(run.map)->kind, FM_ERROR);
+    CHECK_STR(fm_map_get_failure(run.map)->message, "no");
     fm_map_free(run.map);
     fm_engine_free(engine);
 }
