@@ -312,4 +312,85 @@ function core.map_feed_end(map) end
 ---@return integer bytes of them
 function core.map_waiting(map) end
 
+---@class fork_map.core.Beacon: userdata
+
+---Start a call whose settling next_settled() tells.  Raises a fork_map.Error of kind
+---"closed" or "spawn".
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options
+---@param cell table what next_settled() gives; the engine keeps it until then
+---@param fn function
+---@param ... any
+---@return fork_map.core.Future
+function core.spawn(engine, options, cell, fn, ...) end
+
+---@param engine fork_map.core.Engine
+---@return table? cell of the first that has settled and was not taken yet
+function core.next_settled(engine) end
+
+---@param future fork_map.core.Future
+---@return "queued"|"running"|"settled"
+function core.status(future) end
+
+---What a settled one used and printed.
+---@param future fork_map.core.Future
+---@return { usage: fork_map.Usage?, stdout: string?, stderr: string?, dropped: integer? }
+function core.details(future) end
+
+---@param future fork_map.core.Future a settled one
+---@return boolean ok
+---@return any ... its values, or its fork_map.Error
+function core.outcome(future) end
+
+---Its outcome was taken.
+---@param future fork_map.core.Future
+function core.release(future) end
+
+---Give an error to on_unhandled, or warn.
+---@param engine fork_map.core.Engine
+---@param err any
+---@param why "callback"|"unseen"
+function core.unhandled(engine, err, why) end
+
+---@return integer generation another one in every forked process
+function core.generation() end
+
+---As engine_step(), but wait also when nothing is alive.
+---@param engine fork_map.core.Engine
+---@param seconds number
+---@return integer? settled
+---@return string? name of the code
+function core.rest(engine, seconds) end
+
+---When the loop has something to do in Lua: pollfd() and timeout() tell it.
+---@param engine fork_map.core.Engine
+---@param at number|boolean|nil by now(); true: at once
+function core.alarm(engine, at) end
+
+---@param engine fork_map.core.Engine
+---@return integer?
+function core.pollfd(engine) end
+
+---@param engine fork_map.core.Engine
+---@return number?
+function core.timeout(engine) end
+
+---Wait until one of the engines has something to do.
+---@param engines fork_map.core.Engine[]
+---@param seconds number
+function core.wait_any(engines, seconds) end
+
+---A descriptor that is readable when the engine has something to do, and for ever
+---once it is lit.
+---@param engine fork_map.core.Engine
+---@return fork_map.core.Beacon? nil where there are no such descriptors
+function core.beacon(engine) end
+
+---@param beacon fork_map.core.Beacon
+---@return integer
+function core.beacon_fd(beacon) end
+
+---@param beacon fork_map.core.Beacon
+function core.beacon_light(beacon) end
+
 return core

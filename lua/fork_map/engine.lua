@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- Engines and views: what a call is made on.
 
+local async = require "fork_map.async"
 local core = require "fork_map.core"
+local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
 local options = require "fork_map.options"
 local reduce_verb = require "fork_map.reduce"
@@ -56,7 +58,7 @@ local function find_misuse(engine, fn)
   if type(fn) ~= "function" then
     return ("fork_map: a function is expected, not a %s"):format(type(fn))
   end
-  return REFUSALS[engine_state(engine.core)]
+  return REFUSALS[loops.is_calling and "callback" or engine_state(engine.core)]
 end
 
 -- Options that configure() gave to the default engine: the one that replaces
@@ -94,6 +96,8 @@ function Engine:__call(fn, ...)
   local misuse = find_misuse(self, fn)
   if misuse then
     error(misuse, 2)
+  elseif loops.current and async.in_task() then
+    return async.call(self, self.prepared, fn, ...)
   end
   return run(self, self.prepared, fn, ...)
 end
@@ -115,10 +119,14 @@ end
 ---Cancel what runs, wait for its end, and give back everything that the engine
 ---holds.  Later calls fail with kind "closed".  May be called again.
 function Engine:close()
-  if engine_state(self.core) == "callback" then
+  if loops.is_calling or engine_state(self.core) == "callback" then
     error(REFUSALS.callback, 2)
   end
   core.engine_close(self.core)
+  local loop = self.loop
+  if loop and not loop.is_closed and not loop:is_stale() then
+    loop:close()
+  end
 end
 
 Engine.__close = Engine.close
@@ -171,6 +179,8 @@ function View:__call(fn, ...)
   local misuse = find_misuse(engine, fn)
   if misuse then
     error(misuse, 2)
+  elseif loops.current and async.in_task() then
+    return async.call(engine, self.prepared, fn, ...)
   end
   return run(engine, self.prepared, fn, ...)
 end
@@ -178,9 +188,9 @@ end
 -- What a verb over many items is done with: an engine and defaults.
 local function target_of(self)
   if getmetatable(self) == View then
-    return { engine = self.engine or get_default(), opts = self.opts }
+    return { engine = self.engine or get_default(), opts = self.opts, prepared = self.prepared }
   end
-  return { engine = self, opts = self.defaults }
+  return { engine = self, opts = self.defaults, prepared = self.prepared }
 end
 
 -- Drop the text of what is wrong, or raise it at the caller's caller.
@@ -277,6 +287,9 @@ end
 for name, verb in pairs(Verbs) do
   Engine[name], View[name] = verb, verb
 end
+
+async.install(Engine, View, target_of)
+M.async_verbs = async.verbs
 
 ---A view of the default engine, whichever it is when a call is made.
 ---@param opts fork_map.Options

@@ -298,6 +298,12 @@ local function flag_or_function(value)
   return nil, "true, false or a function"
 end
 
+---Options of a nursery, and defaults of the calls in it.
+---@class (exact) fork_map.NurseryOptions: fork_map.Options
+---@field on_error? "raise"|"keep" the first failure cancels the rest; or all come to their end
+---@field deadline? number|string seconds until everything in it is cancelled
+---@field max_active? integer processes at once; more wait
+
 ---Options of verbs over many items, beside those of a call.
 ---@class (exact) fork_map.MapOptions: fork_map.Options
 ---@field workers? integer|string children at once; 0 is none ["auto"]
@@ -453,6 +459,23 @@ end
 ---@return string? text what is wrong
 function M.check_map(opts)
   return check_opts(opts, ITEMS)
+end
+
+local NURSERY = {
+  on_error = one_of("raise", "keep"),
+  deadline = duration,
+  max_active = integer(1, 1 << 30),
+}
+for name, check in pairs(CALL) do
+  NURSERY[name] = check
+end
+
+---Check the options of a nursery and of the calls in it.
+---@param opts fork_map.NurseryOptions
+---@return table? checked
+---@return string? text what is wrong
+function M.check_nursery(opts)
+  return check_opts(opts, NURSERY)
 end
 
 ---Check the options of an engine only.

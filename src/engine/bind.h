@@ -36,6 +36,29 @@ int fm__worker_get_engine(fm_worker *worker, fm_engine **ret_engine);
  * context; so does the parent's request before it kills. */
 void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud);
 
+/* As fm_engine_step(), but waits also when nothing is alive: for a binding that
+ * has timers of its own. */
+int fm__engine_rest(fm_engine *engine, int64_t timeout_ns);
+
+/* From this monotonic time on (1: now; 0: never) the binding has work of its
+ * own: fm_engine_fd() and fm_engine_timeout() tell the host so.  Steps do not
+ * heed it. */
+void fm__engine_set_alarm(fm_engine *engine, int64_t at_ns);
+
+/* Wait at most so long for any of these engines to have work.  0 or -errno. */
+int fm__engines_wait(fm_engine *const *engines, size_t n, int64_t timeout_ns);
+
+/* A descriptor that is readable when its engine has work, and for ever once it
+ * is lit: for who waits for one thing among many in a loop of the host. */
+struct fm__beacon;
+
+/* Returns 0, or a negative code: -ENOSYS where engines have no descriptor. */
+int fm__beacon_new(fm_engine *engine, struct fm__beacon **ret_beacon);
+int fm__beacon_fd(const struct fm__beacon *beacon);
+void fm__beacon_light(struct fm__beacon *beacon);
+/* NULL is a no-op. */
+void fm__beacon_free(struct fm__beacon *beacon);
+
 /* True while a callback of this engine's loop runs (waiting is refused). */
 bool fm__engine_in_callback(const fm_engine *engine);
 

@@ -372,7 +372,7 @@ static int listen_once(fm_engine *engine, int64_t deadline)
 
 static bool is_idle(const fm_engine *engine)
 {
-    return engine->n_running == 0 && !engine->queue.first &&
+    return !engine->rests && engine->n_running == 0 && !engine->queue.first &&
            !engine->waiting.first && !engine->due.first && !engine->maps;
 }
 
@@ -441,6 +441,15 @@ int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
     return rc < 0 ? rc : 0;
 }
 
+/* When a host that polls has to come back for a deadline. */
+static int64_t wake_time(const fm_engine *engine)
+{
+    int64_t at = next_time(engine);
+
+    return engine->alarm_at > 0 && engine->alarm_at < at ? engine->alarm_at
+                                                         : at;
+}
+
 /* The host may poll fm_engine_fd() whenever it likes, so flags and timer are
  * right whenever no step runs. */
 static void leave_ready(fm_engine *engine)
@@ -452,7 +461,7 @@ static void leave_ready(fm_engine *engine)
     if (go_to_sleep(engine) || engine->due.first ||
         (engine->queue.first && engine->n_running < engine->opts.max_children))
         (void)fm__bell_ring(&engine->bell);
-    at = next_time(engine);
+    at = wake_time(engine);
     blind = fm__clock_after(fm__clock_now(), blind_wait(engine));
     (void)fm__poller_set_deadline(&engine->poller, at < blind ? at : blind);
 }
@@ -485,6 +494,25 @@ int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
     return rc;
 }
 
+int fm__engine_rest(fm_engine *engine, int64_t timeout_ns)
+{
+    int rc;
+
+    engine->rests = true;
+    rc = fm_engine_step(engine, timeout_ns);
+    engine->rests = false;
+    return rc;
+}
+
+void fm__engine_set_alarm(fm_engine *engine, int64_t at_ns)
+{
+    if (engine->alarm_at == at_ns || engine->closed ||
+        !fm__engine_is_ours(engine) || !fm__engine_enter(engine))
+        return;
+    engine->alarm_at = at_ns;
+    fm__engine_leave(engine);
+}
+
 int fm_engine_fd(fm_engine *engine)
 {
     int fd;
@@ -507,7 +535,7 @@ int64_t fm_engine_timeout(fm_engine *engine)
         (engine->queue.first && engine->n_running < engine->opts.max_children))
         return 0;
     now = fm__clock_now();
-    at = next_time(engine);
+    at = wake_time(engine);
     blind = blind_wait(engine);
     at = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
     at = blind < at ? blind : at;

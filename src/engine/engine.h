@@ -115,8 +115,10 @@ struct fm_engine {
     struct fm__channel *idle;
     unsigned n_idle;
     struct fm__parked *parked;
-    fm_map *maps;  /* that are not over */
-    bool has_news; /* for who waits for a map */
+    fm_map *maps;     /* that are not over */
+    bool has_news;    /* for who waits for a map */
+    bool rests;       /* a step waits though nothing is alive */
+    int64_t alarm_at; /* when the binding has work of its own; 0: never */
     uint64_t next_job;
     uint64_t random[2];
     struct fm_engine_stats stats;

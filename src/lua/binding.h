@@ -49,9 +49,10 @@ struct fmL_engine;
  */
 struct fmL_call {
     struct fmL_engine *engine;
-    struct fmL_call *next;      /* in fmL_engine.calls */
-    struct fmL_call *next_idle; /* in fmL_engine.idle */
-    lua_State *thread;          /* holds the function and its arguments */
+    struct fmL_call *prev, *next; /* in fmL_engine.calls */
+    struct fmL_call *next_idle;   /* in fmL_engine.idle */
+    struct fmL_future *listener;  /* which the loop settles, or NULL */
+    lua_State *thread;            /* holds the function and its arguments */
     const struct fmL_options *options;
     const struct fmL_map *map; /* whose item it is, or NULL, */
     const fm_worker *place;    /* and in which worker */
@@ -66,7 +67,9 @@ struct fmL_engine {
                                this engine, while it is in the engine */
     struct fmL_call *calls; /* all that were ever made */
     struct fmL_call *idle;  /* those in no use, linked by next_idle */
-    struct fmL_call first;  /* beside what every call writes anyway */
+    unsigned n_idle;
+    struct fmL_future *settled, *last_settled; /* for the loop to take */
+    struct fmL_call first; /* beside what every call writes anyway */
     enum fm_on_threads threads;
     char hook_error[256]; /* why the last at_fork hook gave up a fork */
 };
@@ -80,11 +83,16 @@ struct fmL_future {
     fm_future *future; /* NULL before the start and when closed */
     struct fmL_engine *engine;
     bool is_local; /* held in a to-be-closed variable of who waits */
+    struct fmL_future *next_settled;
 };
 
 /* user values */
 enum { FML_OPTIONS_NAME = 1, FML_OPTIONS_FDS, FML_OPTIONS_HANDLER };
-enum { FML_ENGINE_SPARE = 1 /* a local future in no use */ };
+enum {
+    FML_ENGINE_SPARE = 1, /* a local future in no use */
+    FML_ENGINE_LIVE,      /* address of a spawned future -> its cell */
+    FML_ENGINE_VALUES = FML_ENGINE_LIVE
+};
 enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS };
 enum { FML_CALL_THREAD = 1, FML_CALL_OPTIONS };
 
@@ -171,16 +179,31 @@ void fmL_call_free_all(lua_State *L, struct fmL_engine *box);
 
 /* Start the call that is on the stack: options at `options`, the function at
  * `first`, its arguments above up to the top, which all are taken.  The
- * engine has been entered.  Returns as fm_spawn().  [-n, +0, m] */
+ * engine has been entered.  `listener`, when it is not NULL, goes to the list
+ * of those that have settled.  Returns as fm_spawn().  [-n, +0, m] */
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
-                   fm_future **ret_future);
+                   struct fmL_future *listener, fm_future **ret_future);
 
 /* job.c: the job function; `ud` is a struct fmL_call */
 int fmL_run_job(fm_child *child, void *ud);
 
 /* future.c */
 
+/* Push a future of the engine at `engine` with the options at `options`, not
+ * started.  [-0, +1, m] */
+struct fmL_future *fmL_future_push(lua_State *L, int engine, int options);
+
+/* Push the values of an outcome, or its fork_map.Error; returns how many
+ * values, or -1.  [-0, +n, m] */
+int fmL_push_outcome(lua_State *L, const struct fmL_engine *box,
+                     const struct fmL_options *options,
+                     const struct fm_outcome *outcome);
+
 void fmL_open_future(lua_State *L);
+
+/* spawn.c: futures that a loop settles */
+
+void fmL_open_spawn(lua_State *L);
 
 /* error.c */
 
@@ -191,6 +214,13 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
  * `budget` bytes of memory.  [-0, +1, m] */
 void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
                             const struct fm_outcome *outcome, size_t budget);
+
+/* Push the table of what a child used.  [-0, +1, m] */
+void fmL_push_usage(lua_State *L, const struct fm_usage *usage);
+
+/* Set what a child printed, if that was captured, as fields of the table on top
+ * of the stack.  [-0, +0, m] */
+void fmL_set_output(lua_State *L, const struct fm_captured output[2]);
 
 /* Push the text at most FML_TEXT_MAX bytes long: the beginning and the end of
  * a longer one.  [-0, +1, m] */

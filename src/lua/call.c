@@ -13,6 +13,9 @@
 /* Slots that the job needs on its thread beside the function and arguments. */
 #define CALL_STACK (2 * LUA_MINSTACK)
 
+/* Records in no use that are kept. */
+#define IDLE_MOST 32
+
 /* Nested calls of most jobs: the job, its function, a function of that. */
 #define CALL_FRAMES 3
 
@@ -22,6 +25,7 @@ struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
 
     if (call != NULL) {
         box->idle = call->next_idle;
+        box->n_idle--;
         return call;
     }
     if (box->calls == NULL) { /* beside the box itself */
@@ -40,6 +44,8 @@ struct fmL_call *fmL_call_take(lua_State *L, struct fmL_engine *box)
     lua_rawsetp(L, LUA_REGISTRYINDEX, call);
     /* It is anchored: from here on it can be found, and freed. */
     call->next = box->calls;
+    if (call->next != NULL)
+        call->next->prev = call;
     box->calls = call;
     return call;
 }
@@ -50,6 +56,7 @@ void fmL_call_free_all(lua_State *L, struct fmL_engine *box)
 
     box->calls = NULL;
     box->idle = NULL;
+    box->n_idle = 0;
     while (call != NULL) {
         struct fmL_call *next = call->next;
 
@@ -117,18 +124,47 @@ static void call_let_go(void *ud)
     lua_settop(call->thread, 0);
 }
 
+/* One that nobody needs is left to the collector. */
+static void call_free(lua_State *L, struct fmL_call *call)
+{
+    call->prev->next = call->next;
+    if (call->next != NULL)
+        call->next->prev = call->prev;
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, call);
+}
+
 static void call_retire(struct fmL_call *call)
 {
+    struct fmL_engine *box = call->engine;
+    lua_State *L = box->L;
+
     lua_settop(call->thread, 0);
-    call->next_idle = call->engine->idle;
-    call->engine->idle = call;
+    call->listener = NULL;
+    if (box->n_idle >= IDLE_MOST && call != &box->first && call->prev != NULL &&
+        L != NULL && lua_checkstack(L, 1)) {
+        call_free(L, call);
+        return;
+    }
+    call->next_idle = box->idle;
+    box->idle = call;
+    box->n_idle++;
 }
 
 static void call_settled(fm_future *future, void *ud)
 {
     struct fmL_call *call = ud;
+    struct fmL_engine *box = call->engine;
+    struct fmL_future *listener = call->listener;
 
     (void)future;
+    if (listener != NULL) {
+        if (box->settled == NULL)
+            box->settled = listener;
+        else
+            box->last_settled->next_settled = listener;
+        box->last_settled = listener;
+    }
     call_retire(call);
 }
 
@@ -172,7 +208,7 @@ static void call_line(int stream, const char *line, size_t len, void *ud)
  */
 
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
-                   fm_future **ret_future)
+                   struct fmL_future *listener, fm_future **ret_future)
 {
     int n = lua_gettop(L) - first + 1;
     struct fm_job_opts job;
@@ -186,6 +222,7 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
     call_set_home(L, call, first);
     lua_xmove(L, call->thread, n);
     call_warm(call->thread);
+    call->listener = listener;
     job = call->options->job;
     job.on_line = call_line;
     job.on_line_ud = call;

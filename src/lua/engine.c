@@ -187,7 +187,7 @@ static int l_engine_new(lua_State *L)
 
     get_opts(L, 1, &opts, FM_THREADS_WARN);
     lua_settop(L, 1);
-    box = lua_newuserdatauv(L, sizeof *box, 1);
+    box = lua_newuserdatauv(L, sizeof *box, FML_ENGINE_VALUES);
     memset(box, 0, sizeof *box);
     luaL_setmetatable(L, FML_ENGINE_MT);
     box->threads = opts.on_threads;
@@ -197,6 +197,7 @@ static int l_engine_new(lua_State *L)
     lua_rawsetp(L, LUA_REGISTRYINDEX, box);
     /* Now, so that it lies beside the box: see src/engine/home.c. */
     box->idle = fmL_call_take(L, box);
+    box->n_idle = 1;
 
     previous = fmL_enter(L, box);
     rc = fm__engine_check_memory(box);

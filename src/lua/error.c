@@ -47,14 +47,13 @@ static void set_seconds(lua_State *L, const char *field, int64_t ns)
     lua_setfield(L, -2, field);
 }
 
-static void set_usage(lua_State *L, const struct fm_usage *usage)
+void fmL_push_usage(lua_State *L, const struct fm_usage *usage)
 {
     lua_createtable(L, 0, 4);
     set_seconds(L, "wall", usage->wall_ns);
     set_seconds(L, "user", usage->user_ns);
     set_seconds(L, "sys", usage->sys_ns);
     set_integer(L, "max_rss", (lua_Integer)usage->max_rss);
-    lua_setfield(L, -2, "usage");
 }
 
 static void set_last(lua_State *L, const struct fm_last *last)
@@ -69,7 +68,7 @@ static void set_last(lua_State *L, const struct fm_last *last)
     lua_setfield(L, -2, "last");
 }
 
-static void set_output(lua_State *L, const struct fm_captured output[2])
+void fmL_set_output(lua_State *L, const struct fm_captured output[2])
 {
     static const char *const names[2] = {"stdout", "stderr"};
     uint64_t dropped;
@@ -155,10 +154,11 @@ void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
         set_integer(L, "attempt", outcome->attempt);
     if (outcome->pid != 0) {
         set_integer(L, "pid", outcome->pid);
-        set_usage(L, &outcome->usage);
+        fmL_push_usage(L, &outcome->usage);
+        lua_setfield(L, -2, "usage");
     }
     set_last(L, &outcome->last);
-    set_output(L, outcome->output);
+    fmL_set_output(L, outcome->output);
 }
 
 void fmL_open_error(lua_State *L)

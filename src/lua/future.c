@@ -59,28 +59,37 @@ static void keep_spare(lua_State *L)
     lua_pop(L, 1);
 }
 
+struct fmL_future *fmL_future_push(lua_State *L, int engine, int options)
+{
+    struct fmL_future *handle;
+
+    (void)fmL_check_options(L, options);
+    handle = lua_newuserdatauv(L, sizeof *handle, 2);
+    memset(handle, 0, sizeof *handle);
+    handle->engine = fmL_check_engine(L, engine);
+    luaL_setmetatable(L, FML_FUTURE_MT);
+    lua_pushvalue(L, engine);
+    lua_setiuservalue(L, -2, FML_FUTURE_ENGINE);
+    lua_pushvalue(L, options);
+    lua_setiuservalue(L, -2, FML_FUTURE_OPTIONS);
+    return handle;
+}
+
 /* future(engine, options, is_local) -> future, not started.  `is_local` says
  * that start() and wait() will be called by the function that holds it in its
  * newest to-be-closed variable, and nobody else ever has it: it may serve the
  * next such call too. */
 static int l_future(lua_State *L)
 {
-    struct fmL_engine *box = fmL_check_engine(L, 1);
     struct fmL_future *handle;
 
+    (void)fmL_check_engine(L, 1);
     (void)fmL_check_options(L, 2);
     lua_settop(L, 3);
     if (lua_toboolean(L, 3) && push_spare(L))
         return 1;
-    handle = lua_newuserdatauv(L, sizeof *handle, 2);
-    handle->future = NULL;
-    handle->engine = box;
+    handle = fmL_future_push(L, 1, 2);
     handle->is_local = lua_toboolean(L, 3);
-    luaL_setmetatable(L, FML_FUTURE_MT);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, FML_FUTURE_ENGINE);
-    lua_pushvalue(L, 2);
-    lua_setiuservalue(L, -2, FML_FUTURE_OPTIONS);
     return 1;
 }
 
@@ -136,7 +145,7 @@ static int l_start(lua_State *L)
     lua_insert(L, 2);
     call = fmL_call_take(L, handle->engine);
     previous = enter(L, handle);
-    rc = fmL_call_start(L, call, 2, 3, &handle->future);
+    rc = fmL_call_start(L, call, 2, 3, NULL, &handle->future);
     if (rc >= 0 && handle->is_local && !is_settled(handle))
         waited = wait_once(handle);
     leave(handle, previous);
@@ -201,9 +210,9 @@ static int l_cancel(lua_State *L)
 /* --------------------------------------------------------------------- results
  */
 
-/* The outcome when bytes that should be values are none; a message is on the
- * top of the stack. */
-static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
+/* Push the error of bytes that should be values and are none; a message is on
+ * the top of the stack. */
+static void push_undecodable(lua_State *L, const struct fmL_engine *box,
                              const struct fm_outcome *outcome, int rc)
 {
     struct fm_outcome failure = *outcome;
@@ -213,8 +222,26 @@ static int raise_undecodable(lua_State *L, const struct fmL_future *handle,
     failure.message = lua_tostring(L, -1);
     failure.data = NULL;
     failure.len = 0;
-    fmL_push_outcome_error(L, handle->engine, &failure, 0);
-    return lua_error(L);
+    fmL_push_outcome_error(L, box, &failure, 0);
+}
+
+int fmL_push_outcome(lua_State *L, const struct fmL_engine *box,
+                     const struct fmL_options *options,
+                     const struct fm_outcome *outcome)
+{
+    size_t budget = fmL_options_get_budget(options);
+    int n;
+
+    if (outcome->kind != FM_VALUE) {
+        fmL_push_outcome_error(L, box, outcome, budget);
+        return -1;
+    }
+    n = fmL_decode(L, outcome->format, &options->codec, outcome->data,
+                   outcome->len, budget);
+    if (n >= 0)
+        return n;
+    push_undecodable(L, box, outcome, n);
+    return -1;
 }
 
 /* result(future) -> values…; raises the fork_map.Error of a failure */
@@ -222,22 +249,12 @@ static int l_result(lua_State *L)
 {
     const struct fmL_future *handle = check_future(L, 1);
     const struct fm_outcome *outcome = fm_future_get_outcome(handle->future);
-    const struct fmL_options *options;
     int n;
 
     luaL_argcheck(L, outcome != NULL, 1, "not settled");
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
-    options = fmL_check_options(L, -1);
-    if (outcome->kind != FM_VALUE) {
-        fmL_push_outcome_error(L, handle->engine, outcome,
-                               fmL_options_get_budget(options));
-        return lua_error(L);
-    }
-    n = fmL_decode(L, outcome->format, &options->codec, outcome->data,
-                   outcome->len, fmL_options_get_budget(options));
-    if (n < 0)
-        return raise_undecodable(L, handle, outcome, n);
-    return n;
+    n = fmL_push_outcome(L, handle->engine, fmL_check_options(L, -1), outcome);
+    return n < 0 ? lua_error(L) : n;
 }
 
 /* --------------------------------------------------------------------- the end

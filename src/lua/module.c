@@ -112,11 +112,12 @@ FM_API int luaopen_fork_map_core(lua_State *L)
 {
     luaL_checkversion(L);
     open_kept(L);
-    lua_createtable(L, 0, 64);
+    lua_createtable(L, 0, 80);
     fmL_open_error(L);
     fmL_open_engine(L);
     fmL_open_options(L);
     fmL_open_future(L);
+    fmL_open_spawn(L);
     fmL_open_hooks(L);
     fmL_open_codec(L);
     fmL_open_host(L);

@@ -1,0 +1,339 @@
+-- SPDX-License-Identifier: MIT
+-- Cells: what futures are handles of.  A cell is kept alive by what will settle
+-- it: the engine, a task, another cell.  It knows who waits for it, never its
+-- own handle, so that a handle nobody has and nobody waits with is collected.
+--
+-- Three axes, each with one table of legal moves and one writer, Cell:move().
+--
+--   state  waiting (for arguments, or for its turn) -> started -> settled; while
+--          it is started the engine's own states tell queued from running
+--   stop   none -> asked -> forced, never back
+--   pump   who waits is told: parked until it settles, ready in the loop's
+--          queue, pumping; pumping_again when somebody came in the meantime; done
+
+local core = require "fork_map.core"
+local loops = require "fork_map.loop"
+
+local Error = core.Error
+
+local MOVES = {
+  state = {
+    waiting = { started = true, settled = true },
+    started = { settled = true },
+    settled = {},
+  },
+  stop = {
+    none = { asked = true, forced = true },
+    asked = { forced = true },
+    forced = {},
+  },
+  pump = {
+    parked = { ready = true },
+    ready = { pumping = true },
+    pumping = { pumping_again = true, done = true },
+    pumping_again = { ready = true },
+    done = { ready = true },
+  },
+}
+
+local M = { MOVES = MOVES }
+
+---@class fork_map.Cell
+---@field loop fork_map.Loop
+---@field kind string
+---@field is_settled boolean
+---@field outcome "done"|"failed"|"cancelled"|nil
+---@field seen boolean somebody has looked at a failure, or cannot any more
+local Cell = {}
+Cell.__index = Cell
+M.Cell = Cell
+
+local trace
+
+---Call `fn(kind, axis, from, to, cell)` at every move; nil: no more.
+function M.set_trace(fn)
+  trace = fn
+end
+
+-- A cell that cannot be cancelled, forgotten or started has none of these.
+local NO_VERBS = {}
+
+---@param loop fork_map.Loop
+---@param kind string
+---@param verbs? { cancel?: function, needs_task?: function, status?: function, goes_on?: boolean }
+---@return fork_map.Cell
+function M.new(loop, kind, verbs)
+  local self = setmetatable({
+    loop = loop, kind = kind, verbs = verbs or NO_VERBS,
+    state = "waiting", stop = "none", pump = "parked",
+    is_settled = false, seen = false, n = 0,
+  }, Cell)
+  if not self.verbs.is_signal then
+    loop:add(self)
+  end
+  return self
+end
+
+---The only writer of `state`, `stop` and `pump`; false, with nothing changed,
+---for a move that is not in the table.
+function Cell:move(axis, to)
+  local from = self[axis]
+  if not MOVES[axis][from][to] then
+    return false
+  end
+  self[axis] = to
+  if trace then
+    trace(self.kind, axis, from, to, self)
+  end
+  return true
+end
+
+---An error of a child's or the engine's kind.
+function M.new_error(kind, message)
+  return setmetatable({ kind = kind, message = message }, Error)
+end
+
+---What was raised, as a fork_map.Error; for xpcall.
+function M.to_error(raised)
+  if getmetatable(raised) == Error then
+    return raised
+  end
+  local err = M.new_error("error", type(raised) == "string" and raised or tostring(raised))
+  err.value = raised
+  err.traceback = debug.traceback(err.message, 2)
+  return err
+end
+loops.to_error = M.to_error
+
+function loops.new_closed_error()
+  return M.new_error("closed", "the engine was closed")
+end
+
+-- ---------------------------------------------------------------- settling
+
+-- Have those that wait told, from the loop.
+local function schedule(self)
+  if self.pump == "pumping" then
+    self:move("pump", "pumping_again")
+  elseif self:move("pump", "ready") then
+    self.loop:push_due(self)
+  end
+end
+
+-- A failure that nobody can look at any more.
+local function report_unseen(self)
+  if not self.seen and self.outcome == "failed" then
+    self.seen = true
+    core.unhandled(self.loop.core, self.err, "unseen")
+  end
+end
+Cell.report_unseen = report_unseen
+
+local function finish(self, outcome)
+  if not self:move("state", "settled") then
+    return false
+  end
+  local loop = self.loop
+  self.is_settled, self.outcome = true, outcome
+  self.fn, self.args = nil, nil
+  if not self.verbs.is_signal then
+    loop:remove(self)
+  end
+  if self.timer then
+    self.timer.fn = nil
+  end
+  if self.beacon then
+    core.beacon_light(self.beacon)
+  end
+  if self.waiters or self.scope then
+    schedule(self)
+  elseif self.is_orphan then
+    report_unseen(self)
+  end
+  self:let_inputs_go()
+  return true
+end
+
+---Settle with the values `values[1]` to `values[n]`.
+---@return boolean false when it had settled
+function Cell:succeed(n, values)
+  if self.is_settled then
+    return false
+  end
+  self.n, self.values = n, values
+  return finish(self, "done")
+end
+
+---Settle with a failure.  What was cancelled is told apart.
+function Cell:fail(err, outcome)
+  if self.is_settled then
+    return false
+  end
+  self.err = err
+  return finish(self, outcome or (err.kind == "cancelled" and "cancelled" or "failed"))
+end
+
+---Settle as that other cell has.
+function Cell:follow(other)
+  other.seen = true
+  if other.outcome == "done" then
+    return self:succeed(other.n, other.values)
+  end
+  return self:fail(other.err, other.outcome)
+end
+
+-- ----------------------------------------------------------------- waiters
+
+---Call `fn()` once from the loop when it has settled.  The future `f` is held
+---until then.  `fn` may not raise and may not wait.
+function Cell:add_waiter(f, fn)
+  local waiters = self.waiters
+  if not waiters then
+    waiters = { n = 0 }
+    self.waiters = waiters
+  end
+  local waiter = { f = f, fn = fn }
+  waiters.n = waiters.n + 1
+  waiters[waiters.n] = waiter
+  if self.is_settled then
+    schedule(self)
+  end
+  return waiter
+end
+
+function Cell:remove_waiter(waiter)
+  waiter.f, waiter.fn = nil, nil
+  local waiters = self.waiters
+  if not waiters then
+    return
+  end
+  -- Most are taken back by who came last; others go when those after them do.
+  while waiters.n > 0 and not waiters[waiters.n].fn do
+    waiters[waiters.n] = nil
+    waiters.n = waiters.n - 1
+  end
+  if waiters.n == 0 then
+    self.waiters = nil
+  end
+end
+
+---From the loop: tell who waits.
+function Cell:run()
+  self:move("pump", "pumping")
+  local waiters = self.waiters
+  self.waiters = nil
+  for i = 1, waiters and waiters.n or 0 do
+    local waiter = waiters[i]
+    local fn = waiter.fn
+    waiter.fn, waiter.f = nil, nil
+    if fn then
+      fn()
+    end
+  end
+  local scope = self.scope
+  if scope then
+    self.scope = nil
+    scope:count_down(self)
+  end
+  if self.is_orphan then
+    report_unseen(self)
+  end
+  if self.pump == "pumping_again" then
+    schedule(self)
+  else
+    self:move("pump", "done")
+  end
+end
+
+-- ------------------------------------------------------------------ inputs
+
+---These futures are what it waits for; `fn(cell)` is called as each settles.
+function Cell:add_inputs(futures, n, fn)
+  self.inputs, self.n_inputs = futures, n
+  self.input_waiters = {}
+  for i = 1, n do
+    local f = futures[i]
+    if f then
+      local cell = f.cell
+      self.input_waiters[i] = cell:add_waiter(f, function()
+        self.input_waiters[i] = nil
+        if not self.is_settled then
+          fn(self, cell, i)
+        end
+      end)
+    end
+  end
+end
+
+---It needs none of them any more.
+function Cell:let_inputs_go()
+  if not self.inputs then
+    return
+  end
+  for i, waiter in pairs(self.input_waiters) do
+    self.inputs[i].cell:remove_waiter(waiter)
+  end
+  self.inputs, self.input_waiters = nil, nil
+end
+
+---Whether nothing but tasks can settle it.
+function Cell:needs_task()
+  if self.is_settled then
+    return false
+  elseif self.verbs.needs_task then
+    return self.verbs.needs_task(self)
+  end
+  for i = 1, self.inputs and self.n_inputs or 0 do
+    local f = self.inputs[i]
+    if f and f.cell:needs_task() then
+      return true
+    end
+  end
+  return false
+end
+
+-- --------------------------------------------------------------- stopping
+
+---Ask it to end, or force it with `grace` 0; nil: its own grace.
+---@return boolean effect
+function Cell:cancel(grace)
+  if self.is_settled then
+    return false
+  end
+  local was = self.stop
+  self:move("stop", grace == 0 and "forced" or "asked")
+  local verb = self.verbs.cancel
+  if self.state == "waiting" or not verb then
+    local inputs, n = self.inputs, self.n_inputs
+    local effect = self:fail(M.new_error("cancelled", "it was cancelled"))
+    if self.verbs.cancels_inputs then
+      for i = 1, inputs and n or 0 do
+        if inputs[i] then
+          inputs[i].cell:cancel(grace)
+        end
+      end
+    end
+    return effect
+  end
+  local effect = verb(self, grace)
+  return was == "none" and effect
+end
+
+---Its engine was closed.
+function Cell:close(err)
+  local verb = self.verbs.close
+  if verb then
+    verb(self, err)
+  end
+  self:fail(err)
+end
+
+---From the loop: its handle was collected, and nobody waits for it.
+function Cell:drop()
+  if not self.is_settled and not self.waiters and not self.verbs.goes_on then
+    self.seen = true
+    self:cancel()
+  end
+end
+
+return M

@@ -1,0 +1,208 @@
+-- SPDX-License-Identifier: MIT
+-- Futures made of several: all, any, race, within; and as_completed.
+
+local cells = require "fork_map.cell"
+local core = require "fork_map.core"
+local futures = require "fork_map.future"
+local loops = require "fork_map.loop"
+
+local M = {}
+
+local ALL = { cancels_inputs = true }
+
+-- It settles as soon as one of them has that does not need a task.
+local ONE = {
+  cancels_inputs = true,
+  needs_task = function(cell)
+    for i = 1, cell.n_inputs do
+      local f = cell.inputs[i]
+      if f and not f.cell:needs_task() then
+        return false
+      end
+    end
+    return not cell.is_settled
+  end,
+}
+
+-- The futures of a table in a list, and their keys; or nil and what is wrong.
+local function list(name, from, least)
+  if type(from) ~= "table" or futures.is_future(from) then
+    return nil, ("fork_map.%s: a table of futures is expected, not a %s"):format(name,
+      futures.is_future(from) and "future" or type(from))
+  end
+  local found, keys = {}, {}
+  for key, value in pairs(from) do
+    if not futures.is_future(value) then
+      return nil, ("fork_map.%s: [%s] is not a future but a %s"):format(name, tostring(key),
+        type(value))
+    end
+    keys[#keys + 1], found[#keys + 1] = key, value
+  end
+  if #keys < least then
+    return nil, ("fork_map.%s: at least one future is needed"):format(name)
+  end
+  return found, keys
+end
+
+---A future of a table with the first value of each, under the same keys; it fails
+---with the first that fails.
+function M.all(loop, from)
+  local found, keys = list("all", from, 0)
+  if not found then
+    return nil, keys
+  end
+  local cell = cells.new(loop, "all", ALL)
+  local n_missing = #found
+  local function settle()
+    local values = {}
+    for i, key in ipairs(keys) do
+      values[key] = found[i].cell.values[1]
+    end
+    cell:succeed(1, { values })
+  end
+  if n_missing == 0 then
+    settle()
+  end
+  cell:add_inputs(found, #found, function(_, input)
+    if input.outcome ~= "done" then
+      cell:follow(input)
+      return
+    end
+    input.seen = true
+    n_missing = n_missing - 1
+    if n_missing == 0 then
+      settle()
+    end
+  end)
+  return futures.new(cell)
+end
+
+---A future of the values of the first that succeeds.  When none does it fails with
+---the first failure, and has the others in `others`.
+function M.any(loop, from)
+  local found, text = list("any", from, 1)
+  if not found then
+    return nil, text
+  end
+  local cell = cells.new(loop, "any", ONE)
+  local errors = {}
+  cell:add_inputs(found, #found, function(_, input)
+    if input.outcome == "done" then
+      cell:follow(input)
+      return
+    end
+    input.seen = true
+    errors[#errors + 1] = input.err
+    if #errors == #found then
+      local err = errors[1]
+      if #errors > 1 then
+        err.others = table.move(errors, 2, #errors, 1, {})
+      end
+      cell:fail(err)
+    end
+  end)
+  return futures.new(cell)
+end
+
+---A future that settles as the first does that settles.
+function M.race(loop, from)
+  local found, text = list("race", from, 1)
+  if not found then
+    return nil, text
+  end
+  local cell = cells.new(loop, "race", ONE)
+  cell:add_inputs(found, #found, function(_, input)
+    cell:follow(input)
+  end)
+  return futures.new(cell)
+end
+
+---A future that settles as `f` does; after `seconds` it fails with kind "timeout",
+---and `f` is cancelled.
+function M.within(loop, seconds, f)
+  local cell = cells.new(loop, "within", { cancels_inputs = true, needs_task = function()
+    return false -- time will do
+  end })
+  cell.timer = loop:at(core.now() + seconds, function()
+    local inputs = cell.inputs
+    if cell:fail(cells.new_error("timeout", ("it took longer than %g s"):format(seconds))) then
+      inputs[1].cell.seen = true
+      inputs[1].cell:cancel()
+    end
+  end)
+  cell:add_inputs({ f }, 1, function(_, input)
+    cell:follow(input)
+  end)
+  return futures.new(cell)
+end
+
+-- ------------------------------------------------------------ as_completed
+
+---@class fork_map.Completed
+local Completed = {}
+Completed.__index = Completed
+
+-- The next of them settles.
+local SIGNAL = { is_signal = true, needs_task = function(cell)
+  for f in pairs(cell.pending) do
+    if not f.cell:needs_task() then
+      return false
+    end
+  end
+  return true
+end }
+
+function Completed:__call()
+  local state = self.state
+  while state.first > state.last do
+    if state.n_left == 0 then
+      return nil
+    end
+    if not state.signal then
+      state.signal = futures.new(cells.new(state.loop, "signal", SIGNAL))
+      state.signal.cell.pending = state.waiters
+    end
+    loops.wait(state.signal, state.signal.cell)
+  end
+  local f = state.queue[state.first]
+  state.queue[state.first] = nil
+  state.first = state.first + 1
+  return f
+end
+
+-- They are not waited for any more.
+function Completed:__close()
+  local state = self.state
+  for f, waiter in pairs(state.waiters) do
+    f.cell:remove_waiter(waiter)
+  end
+  state.waiters, state.n_left, state.queue, state.first, state.last = {}, 0, {}, 1, 0
+end
+
+Completed.__gc = Completed.__close
+
+---`for f in as_completed{…} do`: the futures in the order in which they settle.
+function M.as_completed(loop, from)
+  local found, text = list("as_completed", from, 0)
+  if not found then
+    return nil, text
+  end
+  local state = {
+    loop = loop, n_left = #found, queue = {}, first = 1, last = 0, waiters = {},
+  }
+  for _, f in ipairs(found) do
+    state.waiters[f] = f.cell:add_waiter(f, function()
+      state.waiters[f] = nil
+      state.n_left = state.n_left - 1
+      state.last = state.last + 1
+      state.queue[state.last] = f
+      if state.signal then
+        state.signal.cell:succeed(0, {})
+        state.signal = nil
+      end
+    end)
+  end
+  return setmetatable({ state = state }, Completed)
+end
+
+return M

@@ -1,0 +1,589 @@
+-- SPDX-License-Identifier: MIT
+-- What an engine has to do in Lua beside the work of its core: settled futures
+-- to tell of, tasks that can go on, timers.  And the one way to wait.
+--
+-- A loop belongs to one engine.  Whatever waits steps all loops of the Lua
+-- state that have something to do, so futures of one engine may be awaited in
+-- tasks of another.
+
+local core = require "fork_map.core"
+
+local now = core.now
+
+local M = {
+  ---@type fork_map.Task? the task whose coroutine runs
+  current = nil,
+  -- A callback of a loop runs.
+  is_calling = false,
+  -- The outermost scheduler runs: only it resumes tasks.
+  is_scheduling = false,
+}
+
+-- Seconds of one wait: hooks of the host run in between.
+local PAUSE = 1
+
+-- Seconds between two looks whether a nursery has ended the wait of a coroutine
+-- of the host's.
+local SCOPE_PAUSE = 0.05
+
+---@class fork_map.Loop
+---@field core fork_map.core.Engine
+---@field generation integer of the process that it belongs to
+---@field n_jobs integer futures that processes will settle
+---@field live table<fork_map.Cell, true> cells that have not settled
+---@field n_live integer of them
+---@field adapter table? how coroutines of the host's loop are suspended
+local Loop = {}
+Loop.__index = Loop
+
+-- Loops of this process, so that whoever waits can step them all.
+local loops = setmetatable({}, { __mode = "v" })
+local n_loops = 0
+local generation = core.generation()
+
+-- What of scopes a coroutine runs in, by coroutine; tasks are their own.
+local contexts = setmetatable({}, { __mode = "k" })
+
+-- In a child nothing goes on that went on in its parent.
+local function check_process()
+  if core.generation() ~= generation then
+    generation = core.generation()
+    loops, n_loops = setmetatable({}, { __mode = "v" }), 0
+    contexts = setmetatable({}, { __mode = "k" })
+    M.current, M.is_calling, M.is_scheduling = nil, false, false
+  end
+  return generation
+end
+M.check_process = check_process
+
+-- First in, first out, with room for what is added meanwhile.
+local function push(queue, object)
+  local last = queue.last + 1
+  queue.last, queue[last] = last, object
+end
+
+local function pop(queue)
+  local first = queue.first
+  local object = queue[first]
+  queue[first] = nil
+  queue.first = first + 1
+  return object
+end
+
+local function is_empty(queue)
+  return queue.first > queue.last
+end
+
+local function new_queue()
+  return { first = 1, last = 0 }
+end
+
+---@param engine fork_map.core.Engine
+---@return fork_map.Loop
+function M.new(engine)
+  local self = setmetatable({
+    core = engine, generation = check_process(), n_jobs = 0, live = {}, n_live = 0,
+    due = new_queue(), ready = new_queue(), dropped = new_queue(),
+    timers = {}, n_timers = 0, n_settled = 0,
+  }, Loop)
+  n_loops = n_loops + 1
+  loops[n_loops] = self
+  return self
+end
+
+---A cell that has not settled.
+function Loop:add(cell)
+  self.live[cell] = true
+  self.n_live = self.n_live + 1
+  if self.n_live == 1 and self.adapter and self.adapter.drive then
+    self.adapter.drive(self)
+  end
+end
+
+---It has settled.
+function Loop:remove(cell)
+  self.live[cell] = nil
+  self.n_live = self.n_live - 1
+  self.n_settled = self.n_settled + 1
+end
+
+function Loop:is_stale()
+  return self.generation ~= check_process()
+end
+
+-- ----------------------------------------------------------------- timers
+-- A binary heap by time; those that were taken back go when they come to the top.
+
+local function is_before(a, b)
+  return a.at < b.at or a.at == b.at and a.number < b.number
+end
+
+local function sift_up(heap, i)
+  local timer = heap[i]
+  while i > 1 do
+    local above = i // 2
+    if not is_before(timer, heap[above]) then
+      break
+    end
+    heap[i], i = heap[above], above
+  end
+  heap[i] = timer
+end
+
+local function sift_down(heap, n)
+  local timer, i = heap[1], 1
+  while 2 * i <= n do
+    local below = 2 * i
+    if below < n and is_before(heap[below + 1], heap[below]) then
+      below = below + 1
+    end
+    if not is_before(heap[below], timer) then
+      break
+    end
+    heap[i], i = heap[below], below
+  end
+  heap[i] = timer
+end
+
+local function drop_first(self)
+  local heap, n = self.timers, self.n_timers
+  heap[1] = heap[n]
+  heap[n] = nil
+  self.n_timers = n - 1
+  if n > 1 then
+    sift_down(heap, n - 1)
+  end
+end
+
+-- The time of the next timer, or nil.
+local function next_timer(self)
+  local heap = self.timers
+  while heap[1] and not heap[1].fn do
+    drop_first(self)
+  end
+  return heap[1] and heap[1].at
+end
+
+local n_timers_made = 0
+
+---Call `fn()` from the loop at the time `at`, or when `timer.fn` is nil, not.
+function Loop:at(at, fn)
+  n_timers_made = n_timers_made + 1
+  local timer = { at = at, fn = fn, number = n_timers_made }
+  self.n_timers = self.n_timers + 1
+  self.timers[self.n_timers] = timer
+  sift_up(self.timers, self.n_timers)
+  self:note()
+  return timer
+end
+
+local function expire(self)
+  if self.n_timers == 0 then
+    return
+  end
+  local time = now()
+  while true do
+    local at = next_timer(self)
+    if not at or at > time then
+      return
+    end
+    local fn = self.timers[1].fn
+    drop_first(self)
+    fn()
+  end
+end
+
+-- ------------------------------------------------------------------- turns
+
+---Something to run in the next turn: `object:run()`.
+function Loop:push_due(object)
+  push(self.due, object)
+  self:note()
+end
+
+---A task that can go on.
+function Loop:push_ready(task)
+  push(self.ready, task)
+  self:note()
+end
+
+---From a finalizer: nobody can ask for this cell any more.
+function Loop:push_dropped(cell)
+  push(self.dropped, cell)
+  self:note()
+end
+
+function Loop:is_busy_in_lua()
+  return not (is_empty(self.due) and is_empty(self.ready) and is_empty(self.dropped))
+end
+
+-- Tell a host that polls when to come back.
+function Loop:note()
+  if not self.is_polled or self.in_turn then
+    return
+  end
+  local alarm = self:is_busy_in_lua() or next_timer(self)
+  if alarm ~= self.alarm then
+    self.alarm = alarm
+    core.alarm(self.core, alarm or nil)
+  end
+end
+
+-- From now on a host polls the engine's descriptor, or asks for its timeout.
+function Loop:set_polled()
+  self.is_polled = true
+  self:note()
+end
+
+-- As many as there are now: those that they cause come in the next turn.
+local function run_queue(queue)
+  for _ = queue.first, queue.last do
+    pop(queue):run()
+  end
+end
+
+---Do what there is to do now, tasks only if `runs_tasks`.  Tasks, callbacks and
+---timers protect themselves; a hook of the host may raise.
+function Loop:turn(runs_tasks)
+  self.in_turn = true
+  while true do
+    local cell = core.next_settled(self.core)
+    if not cell then
+      break
+    end
+    cell:take()
+  end
+  for _ = self.dropped.first, self.dropped.last do
+    pop(self.dropped):drop()
+  end
+  expire(self)
+  run_queue(self.due)
+  if runs_tasks then
+    run_queue(self.ready)
+  end
+  self.in_turn = false
+  self:note()
+end
+
+-- Nothing of it can happen by itself any more.
+local function is_idle(self, runs_tasks)
+  return self.n_jobs == 0 and is_empty(self.due) and is_empty(self.dropped)
+    and not next_timer(self) and not (runs_tasks and not is_empty(self.ready))
+end
+
+-- The loops of this process, without those that were collected.
+local function list_loops()
+  local n = 0
+  for i = 1, n_loops do
+    local loop = loops[i]
+    if loop then
+      n = n + 1
+      if n < i then
+        loops[n], loops[i] = loop, nil
+      end
+    end
+  end
+  n_loops = n
+  return n
+end
+
+-- Seconds until one of the loops has something to do in Lua, at most `most`;
+-- and the loops that are not idle.
+local function look_around(most, runs_tasks)
+  local busy = {}
+  for i = 1, list_loops() do
+    local loop = loops[i]
+    if loop and not is_idle(loop, runs_tasks) then
+      busy[#busy + 1] = loop
+      local at = next_timer(loop)
+      if not is_empty(loop.due) or not is_empty(loop.dropped)
+        or runs_tasks and not is_empty(loop.ready) then
+        most = 0
+      elseif at then
+        most = math.max(0, math.min(most, at - now()))
+      end
+    end
+  end
+  return most, busy
+end
+
+-- Wait for the cores of these loops, and let them do what they have to.
+local function step_cores(busy, own, seconds)
+  if #busy <= 1 then
+    core.rest((busy[1] or own).core, seconds)
+    return
+  end
+  if seconds > 0 then
+    local engines = {}
+    for i, loop in ipairs(busy) do
+      engines[i] = loop.core
+    end
+    core.wait_any(engines, seconds)
+  end
+  for _, loop in ipairs(busy) do
+    core.engine_step(loop.core, 0)
+  end
+end
+
+local function turn_all(runs_tasks)
+  for i = 1, list_loops() do
+    local loop = loops[i]
+    if loop then
+      loop:turn(runs_tasks)
+    end
+  end
+end
+
+-- Holds is_scheduling for a block.
+local scheduling = setmetatable({}, { __close = function()
+  M.is_scheduling = false
+end })
+
+local function begin_scheduling(runs_tasks)
+  if not runs_tasks then
+    return nil
+  end
+  M.is_scheduling = true
+  return scheduling
+end
+
+local DEADLOCK = "fork_map: would deadlock: nothing is left that could settle this"
+
+-- Step all loops until the cell has settled, or until `deadline`.
+local function drive(cell, deadline, runs_tasks, context, is_shielded)
+  local _ <close> = begin_scheduling(runs_tasks)
+  local is_last = false
+  while true do
+    turn_all(runs_tasks)
+    if cell.is_settled then
+      return true
+    end
+    local err = not is_shielded and M.find_cancel(context)
+    if err then
+      error(err, 0)
+    elseif is_last then
+      return false
+    end
+    local left = deadline and math.max(0, deadline - now()) or PAUSE
+    is_last = left == 0
+    local seconds, busy = look_around(math.min(left, PAUSE), runs_tasks)
+    if #busy == 0 and not deadline then
+      error(DEADLOCK, 0)
+    end
+    step_cores(busy, cell.loop, seconds)
+  end
+end
+
+-- ----------------------------------------------------------------- scopes
+-- A context is what nurseries look at: a task, or what stands for another
+-- coroutine.  Its innermost scope is `context.scope`, linked by `outer`.
+
+---The context of the running coroutine.
+function M.get_context()
+  check_process()
+  local co = coroutine.running()
+  local task = M.current
+  if task and task.co == co then
+    return task
+  end
+  local context = contexts[co]
+  if not context then
+    context = {}
+    contexts[co] = context
+  end
+  return context
+end
+
+---The error that ends every wait in this context, or nil.
+function M.find_cancel(context)
+  if context.stop_error then
+    return context.stop_error
+  end
+  local scope, found = context.scope, nil
+  while scope do
+    found = scope.cancel_error or found
+    scope = scope.outer
+  end
+  return found
+end
+
+-- ---------------------------------------------------------------- waiting
+
+local STALE = "fork_map: a future of the parent process cannot settle in its child"
+
+-- Why the running function cannot wait, or nil.
+function M.find_refusal(loop)
+  check_process()
+  if M.is_calling or core.engine_state(loop.core) == "callback" then
+    return "fork_map: cannot wait inside a callback of the engine"
+  end
+  return nil
+end
+
+-- In the running task.
+local function suspend(task, f, cell, deadline, is_shielded)
+  local err = not is_shielded and M.find_cancel(task)
+  if err then
+    error(err, 0)
+  end
+  local number = task:begin_wait(is_shielded)
+  local waiter, timer
+  if f then
+    waiter = cell:add_waiter(f, function()
+      task:wake(number, "settled")
+    end)
+  end
+  if deadline then
+    timer = task.cell.loop:at(deadline, function()
+      task:wake(number, "late")
+    end)
+  end
+  local why = M.pause()
+  if timer then
+    timer.fn = nil
+  end
+  if waiter and why ~= "settled" then
+    cell:remove_waiter(waiter)
+  end
+  if why == "cancelled" then
+    error(M.find_cancel(task), 0)
+  end
+  return cell.is_settled
+end
+
+-- In a coroutine of a loop of the host's.
+local function wait_in_host(f, cell, deadline, is_shielded)
+  local loop = cell.loop
+  local fd = f and f:pollfd()
+  while not cell.is_settled do
+    if not loop.is_driven then
+      core.engine_step(loop.core, 0)
+      loop:turn(not M.is_scheduling)
+    end
+    local left = deadline and deadline - now()
+    if cell.is_settled then
+      break
+    elseif left and left <= 0 then
+      return false
+    end
+    local context = M.get_context()
+    local err = not is_shielded and M.find_cancel(context)
+    if err then
+      error(err, 0)
+    end
+    if context.scope then -- whose end no descriptor tells
+      left = math.min(left or SCOPE_PAUSE, SCOPE_PAUSE)
+    end
+    loop.adapter.wait(fd or loop:get_pollfd(), left)
+  end
+  return true
+end
+
+-- Whether the running coroutine is that of the task, and may yield.
+local function can_suspend(task)
+  return task.co == coroutine.running() and not task.is_closing and coroutine.isyieldable()
+end
+
+local BELOW = "fork_map: would deadlock: only a task could settle this, and none can run here"
+
+---Wait until the cell of the future `f` has settled, or until `deadline`: suspend
+---the running task, or a coroutine of the host's loop, or step what there is.
+---Without `f` nothing will settle the cell, and the wait is for the time alone.
+---A wait that is shielded is not ended by a cancel.
+---@return boolean settled
+function M.wait(f, cell, deadline, is_shielded)
+  if cell.is_settled then
+    return true
+  end
+  local refusal = M.find_refusal(cell.loop)
+  if refusal then
+    error(refusal, 0)
+  elseif cell.loop:is_stale() then
+    error(STALE, 0)
+  elseif cell.loop.is_closed then
+    error(M.new_closed_error(), 0)
+  end
+  local task = M.current
+  if task and can_suspend(task) then
+    return suspend(task, f, cell, deadline, is_shielded)
+  elseif task and f and cell:needs_task() then
+    error(BELOW, 0)
+  elseif not task and cell.loop.adapter and coroutine.isyieldable() then
+    return wait_in_host(f, cell, deadline, is_shielded)
+  end
+  local runs_tasks = not (task or M.is_scheduling
+    or core.engine_state(cell.loop.core) == "finalizer")
+  return drive(cell, deadline, runs_tasks, M.get_context(), is_shielded)
+end
+
+---One step of this loop for a host: wait at most `seconds`, do what there is to
+---do, and return how many futures have settled.
+function Loop:step(seconds)
+  local before = self.n_settled
+  local runs_tasks = not (M.current or M.is_scheduling)
+  if self:is_busy_in_lua() then
+    seconds = 0
+  elseif seconds > 0 then
+    local at = next_timer(self)
+    if at then
+      seconds = math.max(0, math.min(seconds, at - now()))
+    end
+  end
+  local _ <close> = begin_scheduling(runs_tasks)
+  local n, code
+  if seconds > 0 and next_timer(self) then
+    n, code = core.rest(self.core, seconds)
+  else
+    n, code = core.engine_step(self.core, seconds)
+  end
+  if n == 0 and self.n_live == 0 and self.n_timers == 0 and not self:is_busy_in_lua() then
+    return 0
+  end
+  self:turn(runs_tasks)
+  return self.n_settled - before, code
+end
+
+function Loop:get_pollfd()
+  local fd = core.pollfd(self.core)
+  if fd then
+    self:set_polled()
+  end
+  return fd
+end
+
+---Seconds until step() has something to do, nil when only descriptors matter.
+function Loop:get_timeout()
+  if self:is_busy_in_lua() then
+    return 0
+  end
+  local seconds, at = core.timeout(self.core), next_timer(self)
+  local left = at and math.max(0, at - now())
+  return left and math.min(left, seconds or left) or seconds
+end
+
+---The engine was closed: nothing of it goes on.
+function Loop:close()
+  self.is_closed = true
+  local err = M.new_closed_error()
+  while true do
+    self:turn(false)
+    local cell = next(self.live)
+    if cell then
+      cell:close(err)
+    elseif not self:is_busy_in_lua() then
+      break
+    end
+  end
+  self.timers, self.n_timers, self.ready = {}, 0, new_queue()
+end
+
+---Call `fn(...)` as a callback: it may not wait, and what it raises is returned.
+function M.call(fn, ...)
+  local was = M.is_calling
+  M.is_calling = true
+  local ok, err = xpcall(fn, M.to_error, ...)
+  M.is_calling = was
+  return ok, err
+end
+
+return M

@@ -1,0 +1,435 @@
+-- SPDX-License-Identifier: MIT
+-- Nurseries: nothing that is started in one outlives it.
+--
+-- A scope is open, then left: while its leaving waits for what is in it, that
+-- may still add to it.  It is stopped (`cancel_error`) by its first failure, its
+-- deadline, cancel(), or the collection of its handle: then everything in it is
+-- cancelled, and every wait of its body is ended by that error.  Waits of the
+-- leaving itself are shielded.  Structured concurrency is after N. J. Smith,
+-- "Notes on structured concurrency" (2018).
+
+local cells = require "fork_map.cell"
+local core = require "fork_map.core"
+local futures = require "fork_map.future"
+local loops = require "fork_map.loop"
+local tasks = require "fork_map.task"
+
+local M = {}
+
+---@class fork_map.Scope
+local Scope = {}
+Scope.__index = Scope
+
+---@class fork_map.Nursery
+---@field package scope fork_map.Scope
+local Nursery = { __name = "fork_map.Nursery" }
+Nursery.__index = Nursery
+
+-- ----------------------------------------------------------------- signals
+
+-- Something in the scope settles, or the last of it has.
+local SIGNAL = { is_signal = true, needs_task = function(cell)
+  for inner in pairs(cell.scope_of.futures) do
+    if not inner:needs_task() then
+      return false
+    end
+  end
+  return true
+end }
+
+local function wait_for(self, name, is_shielded)
+  local f = self[name]
+  if not f then
+    f = futures.new(cells.new(self.loop, "signal", SIGNAL))
+    f.cell.scope_of = self
+    self[name] = f
+  end
+  loops.wait(f, f.cell, nil, is_shielded)
+end
+
+local function raise_signal(self, name)
+  local f = self[name]
+  if f then
+    self[name] = nil
+    f.cell:succeed(0, {})
+  end
+end
+
+-- ------------------------------------------------------------------- scope
+
+-- Cancel what is in it.
+function Scope:cancel_children(grace)
+  local inner = {}
+  for cell in pairs(self.futures) do
+    inner[#inner + 1] = cell
+  end
+  for _, cell in ipairs(inner) do
+    cell:cancel(grace)
+  end
+end
+
+---From now on nothing in it goes on, and its body waits no more.
+function Scope:stop(grace)
+  if not self.cancel_error then
+    self.cancel_error = cells.new_error("cancelled", "the nursery was cancelled")
+  end
+  local context = self.context
+  if context.is_waiting and not context.is_shielded and not self.is_leaving then
+    context:wake(context.waits, "cancelled")
+  end
+  self:cancel_children(grace)
+end
+
+---Something in it has failed.
+---@return boolean taken false when it was left
+function Scope:take_failure(err)
+  if self.is_left then
+    return false
+  end
+  if not self.failure then
+    self.failure = err
+    if self.on_error ~= "keep" then
+      self:stop()
+    end
+  elseif err ~= self.failure then
+    self.others[#self.others + 1] = err
+  end
+  return true
+end
+
+local function start_pending(self)
+  while self.pending_first <= self.pending_last and self.n_active < self.max_active do
+    local cell = self.pending[self.pending_first]
+    self.pending[self.pending_first] = nil
+    self.pending_first = self.pending_first + 1
+    if not cell.is_settled then
+      self:let_start(cell)
+    end
+  end
+end
+
+---A job whose arguments are there may begin, or waits for its turn.
+function Scope:let_start(cell)
+  if self.n_active >= self.max_active then
+    self.pending_last = self.pending_last + 1
+    self.pending[self.pending_last] = cell
+    return
+  end
+  self.n_active = self.n_active + 1
+  cell.is_active = true
+  futures.start(cell)
+end
+
+local function add(self, f)
+  self.futures[f.cell] = f
+  self.n_open = self.n_open + 1
+  return f
+end
+
+---From the loop, when all that waited for it have been told.
+function Scope:count_down(cell)
+  local f = self.futures[cell]
+  self.futures[cell] = nil
+  self.n_open = self.n_open - 1
+  if cell.is_active then
+    self.n_active = self.n_active - 1
+  end
+  if cell.outcome == "failed" then
+    cell.seen = true
+    self:take_failure(cell.err)
+  end
+  start_pending(self)
+  self.queue_last = self.queue_last + 1
+  self.queue[self.queue_last] = f
+  raise_signal(self, "change")
+  if self.n_open == 0 then
+    raise_signal(self, "empty")
+  end
+end
+
+---From the loop: its handle was collected.
+function Scope:drop()
+  if not self.is_left then
+    self:stop(0)
+  end
+end
+
+local function late(seconds)
+  return cells.new_error("timeout", ("the nursery took longer than %g s"):format(seconds))
+end
+
+local function open(loop, prepared, opts)
+  local context = loops.get_context()
+  local self = setmetatable({
+    loop = loop, prepared = prepared, on_error = opts.on_error, context = context,
+    outer = context.scope, max_active = opts.max_active or math.huge,
+    futures = {}, n_open = 0, n_active = 0, others = {},
+    queue = {}, queue_first = 1, queue_last = 0,
+    pending = {}, pending_first = 1, pending_last = 0,
+  }, Scope)
+  context.scope = self
+  if opts.deadline then
+    self.timer = loop:at(core.now() + opts.deadline, function()
+      self.on_error = nil
+      self:take_failure(late(opts.deadline))
+      self:stop()
+    end)
+  end
+  return setmetatable({ scope = self }, Nursery)
+end
+
+-- Its context goes on in the scope around it.  Scopes of blocks may be left in
+-- another order than they were opened in.
+local function unlink(self)
+  local context = self.context
+  if context.scope == self then
+    context.scope = self.outer
+    return
+  end
+  local inner = context.scope
+  while inner and inner.outer ~= self do
+    inner = inner.outer
+  end
+  if inner then
+    inner.outer = self.outer
+  end
+end
+
+local function wait_until_empty(self, is_shielded)
+  while self.n_open > 0 do
+    wait_for(self, "empty", is_shielded)
+  end
+end
+
+-- Wait for everything in it.  Returns the error that ended the wait, if the
+-- scope around it was cancelled or a hook of the host raised.
+local function join(self)
+  local ok, err = pcall(wait_until_empty, self)
+  if ok then
+    return nil
+  end
+  local is_cancel = type(err) == "table" and err.kind == "cancelled"
+  self:stop(not is_cancel and 0 or nil)
+  wait_until_empty(self, true)
+  return err
+end
+
+-- What leaving it raises, with the failures of the others; or nil.
+local function find_failure(self, body_err)
+  local failure = self.failure
+  local is_cancel = type(body_err) == "table" and body_err.kind == "cancelled"
+  if failure == nil then
+    failure = body_err
+    if is_cancel and self.was_cancelled and not loops.find_cancel(self.context) then
+      return nil
+    end
+  elseif body_err ~= nil and body_err ~= failure and not is_cancel then
+    self.others[#self.others + 1] = cells.to_error(body_err)
+  end
+  if #self.others > 0 and getmetatable(failure) == core.Error then
+    failure.others = self.others
+  end
+  return failure
+end
+
+-- Leave it, with the error of its body or nil.  Returns what is to be raised.
+local function leave(nursery, body_err)
+  local self, task = nursery.scope, loops.current
+  self.is_leaving, self.handle = true, nursery
+  unlink(self)
+  if task and task.is_closing then
+    self:stop(0)
+  elseif body_err ~= nil and self.on_error ~= "keep" then
+    self:stop()
+  end
+  local broken = join(self)
+  self.is_closed, self.is_left, self.handle = true, true, nil
+  if self.timer then
+    self.timer.fn = nil
+  end
+  if broken ~= nil then
+    return broken
+  end
+  return find_failure(self, body_err)
+end
+
+-- ------------------------------------------------------------------ nursery
+
+local function check(self, name)
+  local scope = getmetatable(self) == Nursery and rawget(self, "scope")
+  if not scope then
+    error(("fork_map: nursery:%s: call it with a colon"):format(name), 3)
+  end
+  return scope
+end
+
+local function check_open(self, name, fn)
+  local scope = check(self, name)
+  if scope.is_closed then
+    error(("fork_map: nursery:%s: the nursery is closed"):format(name), 3)
+  elseif name ~= "adopt" and type(fn) ~= "function" then
+    error(("fork_map: nursery:%s: a function is expected, not a %s"):format(name, type(fn)), 3)
+  end
+  return scope
+end
+
+-- What begins after the scope was stopped is stopped too.
+local function admit(scope, f)
+  add(scope, f)
+  if scope.cancel_error then
+    f.cell:cancel()
+  end
+  return f
+end
+
+---Run `fn(...)` in a child, as fork_map.spawn() does.
+---@param fn function
+---@param ... any
+---@return fork_map.Future
+function Nursery:spawn(fn, ...)
+  local scope = check_open(self, "spawn", fn)
+  return admit(scope, futures.spawn(scope.loop, scope.prepared, scope, fn, ...))
+end
+
+---Run `fn(...)` as a task, as fork_map.task() does.
+---@param fn function
+---@param ... any
+---@return fork_map.Future
+function Nursery:start(fn, ...)
+  local scope = check_open(self, "start", fn)
+  return admit(scope, (tasks.start(scope.loop, scope, fn, ...)))
+end
+
+---Take over a future that is in no nursery.
+---@param f fork_map.Future
+---@return fork_map.Future f
+function Nursery:adopt(f)
+  local scope = check_open(self, "adopt")
+  if not futures.is_future(f) then
+    error(("fork_map: nursery:adopt: a future is expected, not a %s"):format(type(f)), 2)
+  elseif f.cell.callback_scope then
+    error("fork_map: nursery:adopt: the future is in a nursery already", 2)
+  end
+  local cell = f.cell
+  cell.scope, cell.callback_scope = scope, scope
+  admit(scope, f)
+  if cell.is_settled then
+    cell:add_waiter(f, function() end)
+  end
+  return f
+end
+
+---`for f in n:results() do`: each future once, in the order in which they settle,
+---until nothing is outstanding.
+---@return fun(): fork_map.Future?
+function Nursery:results()
+  local scope = check(self, "results")
+  return function()
+    while scope.queue_first > scope.queue_last do
+      if scope.n_open == 0 then
+        return nil
+      end
+      wait_for(scope, "change")
+    end
+    local f = scope.queue[scope.queue_first]
+    scope.queue[scope.queue_first] = nil
+    scope.queue_first = scope.queue_first + 1
+    return f
+  end
+end
+
+---Cancel everything in it, and end the waits of its body.
+---@param grace? number seconds until what was asked to end is forced
+function Nursery:cancel(grace)
+  local scope = check(self, "cancel")
+  if grace ~= nil and (type(grace) ~= "number" or grace ~= grace or grace < 0) then
+    error("fork_map: nursery:cancel: seconds must be a number of at least 0", 2)
+  end
+  if not scope.is_left then
+    scope.was_cancelled = true
+    scope:stop(grace)
+  end
+end
+
+---Nothing more may be added.
+function Nursery:close()
+  check(self, "close").is_closed = true
+end
+
+---How many of its futures have not settled.
+---@return integer
+function Nursery:count()
+  return check(self, "count").n_open
+end
+
+-- Whether the running function is the body of that scope, or of one inside it.
+local function is_inside(scope)
+  local inner = loops.get_context().scope
+  while inner do
+    if inner == scope then
+      return true
+    end
+    inner = inner.outer
+  end
+  return false
+end
+
+---Wait until nothing is outstanding.  From outside of its body nothing more may be
+---added from then on; what it holds may not wait for all of it.
+function Nursery:join()
+  local scope = check(self, "join")
+  local task = loops.current
+  if task and task.cell.callback_scope == scope then
+    error("fork_map: nursery:join: would deadlock: it is called by a task of the nursery", 2)
+  end
+  if not is_inside(scope) then
+    scope.is_closed = true
+  end
+  wait_until_empty(scope)
+end
+
+---Leaving a block joins, or cancels when an error leaves it.
+function Nursery:__close(err)
+  local scope = self.scope
+  if scope.is_left then
+    return
+  end
+  local failure = leave(self, err)
+  if failure ~= nil and failure ~= err then
+    error(failure, 0)
+  end
+end
+
+function Nursery:__gc()
+  local scope = rawget(self, "scope")
+  if scope and not scope.is_left and not scope.loop:is_stale() then
+    scope.loop:push_dropped(scope)
+  end
+end
+
+local function finish(nursery, ok, ...)
+  local err
+  if not ok then
+    err = ...
+    if err == nil then
+      err = cells.new_error("error", "nil was raised")
+    end
+  end
+  local failure = leave(nursery, err)
+  if failure ~= nil then
+    error(failure, 0)
+  elseif ok then
+    return ...
+  end
+end
+
+---Run `body(nursery)` and leave the nursery with it.
+function M.run(loop, prepared, opts, body)
+  local nursery = open(loop, prepared, opts)
+  return finish(nursery, pcall(body, nursery))
+end
+
+---A nursery for a block: `local n <close> = …`.
+M.open = open
+
+return M
