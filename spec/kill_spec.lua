@@ -62,6 +62,17 @@ describe("a host that is killed at any system call #not_asan", function()
     assert.is_true(killed > 20)
   end)
 
+  for kind, text in pairs {
+    list = "that a map had started, its workers replaced, one of them dead",
+    item = "that a map with a process for each item had started",
+    source = "that work on what an iterator gives",
+  } do
+    it("leaves no process behind " .. text .. " #slow", function()
+      local _, killed = kill_each("host", 11, "lua5.4 spec/kill/kill_map_host.lua " .. kind)
+      assert.is_true(killed > 15)
+    end)
+  end
+
   it("leaves none of 32 busy children and of their children #slow", function()
     local _, killed = kill_each("host", 83,
       ("%s/kill/kill_jobs many"):format(project.quote(build)))

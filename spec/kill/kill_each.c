@@ -9,7 +9,8 @@
  *     give, 10 that the job was killed, anything else that it is not content.
  *   kill_each host EVERY PROGRAM ARGUMENT...
  *     PROGRAM itself is killed; a second later no process that it or its
- *     children started may be left.
+ *     children started may be left.  Nor may a file or shared memory with a
+ *     name: once it has made its mark, PROGRAM may not make one.
  *
  * EVERY is 1 for each k, 2 for every other one, and so on.  rename("", "")
  * marks a moment: in a child the last one at which its job is not done, in a
@@ -19,6 +20,7 @@
  * tells the counts.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -171,6 +173,38 @@ static bool is_mark(pid_t pid)
            (info.entry.nr == SYS_renameat || info.entry.nr == SYS_renameat2);
 }
 
+/* Which calls make what outlives a process, with the argument that may say
+ * O_CREAT; -1: whatever it says. */
+static const struct {
+    long nr;
+    int flags_arg;
+} makers[] = {
+#ifdef SYS_open
+    {SYS_open, 1},    {SYS_creat, -1},     {SYS_mkdir, -1},
+    {SYS_mknod, -1},  {SYS_symlink, -1},   {SYS_link, -1},
+#endif
+    {SYS_openat, 2},  {SYS_mkdirat, -1},   {SYS_mknodat, -1},
+    {SYS_linkat, -1}, {SYS_symlinkat, -1}, {SYS_mq_open, 1},
+    {SYS_shmget, -1}, {SYS_semget, -1},    {SYS_msgget, -1},
+};
+
+/* A name that is made can be left behind. */
+static void forbid_names(pid_t pid)
+{
+    struct ptrace_syscall_info info;
+
+    if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info) < 0 ||
+        info.op != PTRACE_SYSCALL_INFO_ENTRY)
+        return;
+    for (size_t i = 0; i < sizeof makers / sizeof makers[0]; i++) {
+        int arg = makers[i].flags_arg;
+
+        if ((long)info.entry.nr == makers[i].nr &&
+            (arg < 0 || (info.entry.args[arg] & O_CREAT)))
+            fail("the host makes a name that it may leave");
+    }
+}
+
 /* The target stands before or after a system call. */
 static void on_syscall_stop(pid_t pid)
 {
@@ -178,6 +212,8 @@ static void on_syscall_stop(pid_t pid)
     bool marks = is_mark(pid);
 
     look_at_call(pid);
+    if (run.is_host && counts)
+        forbid_names(pid);
     run.stops += counts;
     if ((counts && run.stops == run.k) ||
         (run.k == K_LEFT && run.phase == PHASE_LEFT)) {
