@@ -290,6 +290,90 @@ TEST(the_time_of_an_item_is_not_that_of_those_before_it)
     fm__sys = fm__sys_real;
 }
 
+/* Worker 1 in item 0, which is over when the parent is about to condemn it;
+ * item 1 lasts for some steps more. */
+enum { IS_IN_0 = 1, GOES_ON, IS_IN_1 };
+
+static pid_t host;
+static bool is_armed;
+
+static void *front(void)
+{
+    return run.map->members[0].future->channel->map;
+}
+
+/* The parent's next write into what it shares with the worker is stopped. */
+static int arm_after_clock(clockid_t id, struct timespec *ts)
+{
+    int rc = told_clock(id, ts);
+
+    if (is_armed && getpid() == host)
+        CHECK_INT(mprotect(front(), 4096, PROT_READ), 0);
+    is_armed = false;
+    return rc;
+}
+
+static void let_item_0_end(int sig)
+{
+    (void)sig;
+    if (mprotect(front(), 4096, PROT_READ | PROT_WRITE) < 0)
+        _exit(1);
+    atomic_store(run.word, GOES_ON);
+    await(IS_IN_1);
+}
+
+static int end_late(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    atomic_fetch_add(&run.word[1], 1);
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        if (index == 0) {
+            atomic_store(run.word, IS_IN_0);
+            await(GOES_ON);
+        } else if (index == 1) {
+            atomic_store(run.word, IS_IN_1);
+            await(IS_IN_1 + 5);
+        }
+        CHECK_INT(say(worker, index), 0);
+    }
+    return rc;
+}
+
+TEST(an_item_that_ends_when_it_is_about_to_be_condemned_costs_none)
+{
+    fm_engine *engine;
+    struct fm_map_opts opts = map_opts(3, 1, end_late);
+
+    host = getpid();
+    clock_ns = share(sizeof *clock_ns);
+    fm__sys.clock_gettime = arm_after_clock;
+    CHECK(signal(SIGSEGV, let_item_0_end) != SIG_ERR);
+    engine = new_engine();
+    opts.job.timeout_ns = INT64_C(100000) * MS;
+    opts.chunk_min = opts.chunk_max = 3;
+    prepare_run(3);
+    CHECK_INT(fm_map_start(engine, &opts, &run.map), 0);
+    while (run.map->members[0].n != 3 || run.map->members[0].seen_item != 0 ||
+           *run.word != IS_IN_0)
+        CHECK(fm_engine_step(engine, MS) >= 0);
+    atomic_store(clock_ns, INT64_C(200000) * MS);
+    is_armed = true;
+    CHECK(fm_engine_step(engine, 0) >= 0);
+    CHECK_INT(*run.word, IS_IN_1);
+    while (!fm_map_is_over(run.map)) {
+        atomic_fetch_add(run.word, 1);
+        CHECK(fm_engine_step(engine, MS) >= 0);
+    }
+    CHECK_INT(run.word[1], 1);
+    check_ran_once();
+    check_all(0);
+    fm_engine_free(engine);
+    fm__sys = fm__sys_real;
+}
+
 static int stay_behind_0(fm_worker *worker, void *ud)
 {
     uint64_t index;
@@ -327,8 +411,6 @@ TEST(a_worker_that_does_not_leave_when_all_is_done_is_ended)
 /* ------------------------------------------------------------ taking back */
 
 enum { RECALLED = 1, ENTERED };
-
-static pid_t host;
 
 /* What lies before a barrier is seen behind it: here, that a worker has gone on
  * to its next item. */

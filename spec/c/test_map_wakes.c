@@ -226,3 +226,96 @@ TEST(a_map_that_ends_is_heard)
     for (uint64_t i = count_rounds(400); i > 0; i--)
         run_watched(&opts);
 }
+
+/* --------------------------------------------------------- before the sleep */
+
+enum { WORKS, ASKS, IS_ALONE, HAS_LOOKED, SLEEPS };
+
+static struct fm__post *post;
+static struct fm__board *board;
+
+/* The worker's look at the cursor is held up: it has looked for a gift then,
+ * and has not said yet that it sleeps. */
+static void wait_for_a_gift(int sig)
+{
+    (void)sig;
+    atomic_store(run.word, HAS_LOOKED);
+    while (fm__span_low(atomic_load(&post->gift)) != FM__GIFT_OFFERED)
+        (void)usleep(100);
+    if (mprotect(board, FM__BOARD_SIZE, PROT_READ | PROT_WRITE) < 0)
+        _exit(1);
+}
+
+static void hold_up_next_look(fm_worker *worker)
+{
+    post = worker->post;
+    board = worker->crew->board;
+    CHECK(signal(SIGSEGV, wait_for_a_gift) != SIG_ERR);
+    CHECK_INT(mprotect(board, FM__BOARD_SIZE, PROT_NONE), 0);
+}
+
+/* The item fails at first, while the parent does nothing. */
+static int fail_and_look(fm_worker *worker, void *ud)
+{
+    uint64_t index;
+    int rc;
+
+    (void)ud;
+    while ((rc = fm_worker_next(worker, &index)) > 0) {
+        if (fm_worker_get_attempt(worker) > 1) {
+            CHECK_INT(say(worker, index), 0);
+            continue;
+        }
+        atomic_store(run.word, ASKS);
+        while (atomic_load(run.word) != IS_ALONE)
+            (void)usleep(100);
+        CHECK_INT(fm_worker_fail(worker, "again", NULL), 0);
+        hold_up_next_look(worker);
+    }
+    return rc;
+}
+
+#ifdef __linux__
+static long note_sleep(uint32_t *word, int op, uint32_t value,
+                       const struct timespec *ts)
+{
+    if (op == FUTEX_WAIT && post && (void *)word == (void *)&post->call &&
+        fm__span_low(atomic_load(&post->gift)) == FM__GIFT_OFFERED)
+        atomic_store(run.word, SLEEPS);
+    return fm__sys_real.futex(word, op, value, ts);
+}
+
+static void watch_sleep(void)
+{
+    fm__sys.futex = note_sleep;
+}
+#else
+static void watch_sleep(void)
+{
+}
+#endif
+
+TEST(a_worker_that_is_given_an_item_before_it_sleeps_does_not_sleep)
+{
+    fm_engine *engine = new_engine();
+    struct fm_map_opts opts = map_opts(1, 1, fail_and_look);
+
+    watch_sleep();
+    opts.job.retries = 1;
+    opts.job.retry_on = FM_KIND_BIT(FM_ERROR);
+    prepare_run(1);
+    CHECK_INT(fm_map_start(engine, &opts, &run.map), 0);
+    while (!fm_map_is_over(run.map)) {
+        uint64_t asks = ASKS;
+
+        if (atomic_compare_exchange_strong(run.word, &asks, IS_ALONE)) {
+            while (atomic_load(run.word) == IS_ALONE)
+                (void)usleep(100);
+        }
+        CHECK(fm_engine_step(engine, MS) >= 0);
+    }
+    CHECK_INT(*run.word, HAS_LOOKED);
+    check_all(0);
+    fm_engine_free(engine);
+    fm__sys = fm__sys_real;
+}

@@ -3,9 +3,11 @@
 --
 -- `edits` are {file, text that is there once, text in its place}; `tests` are
 -- those that must notice, as "test_file name" of a C test or "file_spec.lua
--- filter" of Lua specs.
+-- filter" of Lua specs.  Those of maps are in mutants_map.lua.
 
-return {
+local of_maps = require "support.mutants_map"
+
+local mutants = {
   {
     name = "no gate",
     edits = { { "src/process/flight.c", "    for (;;) {\n        uint32_t gate = FM__GATE_SHUT;",
@@ -426,3 +428,5 @@ return {
     tests = { "source_spec.lua are read no further ahead of the consumer" },
   },
 }
+
+return table.move(of_maps, 1, #of_maps, #mutants + 1, mutants)
