@@ -152,6 +152,60 @@ row("the other verbs, a million tiny items: time", ROUNDS, MILLION, {
 }, TIME)
 numbers = nil -- luacheck: ignore 311
 
+-- ------------------------------------------------------------- sources
+
+-- The loop over what imap gives; `items` makes a list or an iterator.
+local function streamed(items, fn, more)
+  local with = opts(more)
+  return function(n)
+    local count = 0
+    for _ in fork_map.imap(items(n), fn, with) do
+      count = count + 1
+    end
+    assert(count == n)
+  end
+end
+
+local function short(i)
+  return work(i, ITERS // 50)
+end
+
+for _, what in ipairs {
+  {"100,000 integers", 100000, function(i) return i end, tiny},
+  {"100,000 items {x = …, y = …}", 100000, function(i) return {x = i, y = -i} end,
+    function(item) return tiny(item.x) end},
+  {"5,000 items of 0.02 ms", 5000, function(i) return i end, short},
+} do
+  local make, fn = what[3], what[4]
+  local list = {}
+  for i = 1, what[2] do
+    list[i] = make(i)
+  end
+  local function listed()
+    return list
+  end
+  local function iterated(n)
+    local i = 0
+    return function()
+      i = i + 1
+      return i <= n and make(i) or nil
+    end
+  end
+  row(("a list or an iterator, %s: time"):format(what[1]), ROUNDS, what[2], {
+    {"imap, a list", streamed(listed, fn)},
+    {"imap, a list, codec = \"lua\"", streamed(listed, fn, {codec = "lua"})},
+    {"imap, an iterator", streamed(iterated, fn)},
+    {"imap, an iterator, codec = \"lua\"", streamed(iterated, fn, {codec = "lua"})},
+    {"plain loop over the list", function(n)
+      local r = {}
+      for i = 1, n do
+        r[i] = fn(list[i])
+      end
+      assert(#r == n)
+    end},
+  }, TIME)
+end
+
 -- ------------------------------------------------------------- options
 
 local function with_journal(list, fn)
@@ -161,10 +215,6 @@ local function with_journal(list, fn)
     mapped(list, fn, {journal = name})(n)
     os.remove(name)
   end
-end
-
-local function short(i)
-  return work(i, ITERS // 50)
 end
 
 local function ignore() end
