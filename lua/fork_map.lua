@@ -5,6 +5,7 @@
 local core = require "fork_map.core"
 local engine = require "fork_map.engine"
 local inline = require "fork_map.inline"
+local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
 local planning = require "fork_map.plan"
 
@@ -171,10 +172,26 @@ function M.stop(value)
 end
 
 ---In a child: whether it was asked to end.  From its first call on, being asked
----does not end the child at once; it has the option `grace` to come to its end.
+---does not end the child at once; it has the option `grace` to come to its end.  In
+---a task: whether that was cancelled.
 ---@return boolean
 function M.cancelled()
+  local task = loops.current
+  if task and not loops.is_stale() then
+    return task.stop_error ~= nil
+  end
   return core.cancelled()
+end
+
+---In a child: when it is asked to end, call `fn()` before its next instruction, and
+---leave.  Of several functions the last comes first.  They have the option `grace`.
+---@param fn fun()
+function M.on_cancel(fn)
+  if type(fn) ~= "function" then
+    error(("fork_map.on_cancel: a function is expected, not a %s"):format(type(fn)), 2)
+  elseif not core.on_cancel(fn) then
+    error("fork_map.on_cancel: not in a child", 2)
+  end
 end
 
 return setmetatable(M, {

@@ -92,6 +92,7 @@ build = {
         "src/engine/trace.c",
         "src/engine/watch.c",
         "src/lua/call.c",
+        "src/lua/cancel.c",
         "src/lua/codec.c",
         "src/lua/engine.c",
         "src/lua/error.c",

@@ -312,6 +312,11 @@ function core.map_feed_end(map) end
 ---@return integer bytes of them
 function core.map_waiting(map) end
 
+---In a child: call `fn()` when it is asked to stop, and leave.
+---@param fn fun()
+---@return boolean in_child
+function core.on_cancel(fn) end
+
 ---@class fork_map.core.Beacon: userdata
 
 ---Start a call whose settling next_settled() tells.  Raises a fork_map.Error of kind

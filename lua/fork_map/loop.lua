@@ -56,6 +56,11 @@ local function check_process()
 end
 M.check_process = check_process
 
+---Whether this is a child of the process whose tasks these are.
+function M.is_stale()
+  return core.generation() ~= generation
+end
+
 -- First in, first out, with room for what is added meanwhile.
 local function push(queue, object)
   local last = queue.last + 1

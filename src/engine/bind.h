@@ -59,6 +59,14 @@ void fm__beacon_light(struct fm__beacon *beacon);
 /* NULL is a no-op. */
 void fm__beacon_free(struct fm__beacon *beacon);
 
+/* From the first call on, being asked to stop calls `notice(ud)` in signal
+ * context, as fm_child_is_cancelled() has it not end the child any more. */
+void fm__child_hear_cancel(fm_child *child, void (*notice)(void *ud), void *ud);
+
+/* Flush the child's streams and leave with the code of SIGTERM, without a word:
+ * the parent knows why. */
+void fm__child_end_cancelled(void) __attribute__((noreturn));
+
 /* True while a callback of this engine's loop runs (waiting is refused). */
 bool fm__engine_in_callback(const fm_engine *engine);
 

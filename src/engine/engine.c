@@ -565,6 +565,18 @@ void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
     fm__child_set_sampler(child, sample, ud);
 }
 
+void fm__child_hear_cancel(fm_child *child, void (*notice)(void *ud), void *ud)
+{
+    fm__child_set_hear_cancel(notice, ud);
+    if (fm_child_is_cancelled(child))
+        notice(ud);
+}
+
+void fm__child_end_cancelled(void)
+{
+    fm__child_leave_cancelled();
+}
+
 void *fm__process_get_job(void)
 {
     return fm__child_get_job();

@@ -115,7 +115,8 @@ enum fmL_kept {
     FML_KEPT_CHILD,
     FML_KEPT_TRACEBACK, /* of the error that ended the job */
     FML_KEPT_BELOW_MAP, /* true in a worker of a map and below it */
-    FML_KEPT_COUNT = FML_KEPT_BELOW_MAP
+    FML_KEPT_CANCEL,    /* list of functions: what on_cancel() was given */
+    FML_KEPT_COUNT = FML_KEPT_CANCEL
 };
 
 /* module.c */
@@ -231,6 +232,15 @@ void fmL_open_error(lua_State *L);
 /* host.c */
 
 void fmL_open_host(lua_State *L);
+
+/* cancel.c */
+
+/* Set in signal context when the child was asked to stop and has something to
+ * do then: who changes hooks or the running coroutine calls fmL_cancel_look()
+ * afterwards, as the signal's own hook may have been lost. */
+void fmL_cancel_look(lua_State *L);
+
+void fmL_open_cancel(lua_State *L);
 
 /* inline.c */
 

@@ -305,6 +305,7 @@ int fmL_run_job(fm_child *child, void *ud)
     job.child = child;
     job.call = ud;
     job.worker = NULL;
+    job.hears_cancel = false;
     job.place = job.call->place;
     job.map = job.call->map;
     return fmL_job_run(&job, run);

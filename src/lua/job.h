@@ -25,6 +25,7 @@ struct fmL_job {
     lua_State *main_thread; /* of the same Lua state */
     struct fmL_heap heap;
     struct fmL_recorder recorder;
+    bool hears_cancel; /* on_cancel() was called */
 };
 
 /* The job of this process, in a child and in processes that it forked by other

@@ -121,6 +121,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_hooks(L);
     fmL_open_codec(L);
     fmL_open_host(L);
+    fmL_open_cancel(L);
     fmL_open_inline(L);
     fmL_open_map(L);
     fmL_open_source(L);

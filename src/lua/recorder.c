@@ -132,6 +132,7 @@ static void sample_hook(lua_State *L, lua_Debug *ar)
     (void)ar;
     put_back(L, recorder);
     note_line(L, recorder);
+    fmL_cancel_look(L);
 }
 
 /* ----------------------------------------------------------------- coroutines
@@ -154,6 +155,7 @@ static int resume(lua_State *L, lua_State *co, int n,
     recorder->running = co;
     status = lua_resume(co, L, n, &n_results);
     recorder->running = resumer;
+    fmL_cancel_look(L);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return -1;

@@ -436,5 +436,6 @@ int fmL_run_worker(fm_worker *worker, void *ud)
     job.worker = worker;
     job.place = worker;
     job.map = map;
+    job.hears_cancel = false;
     return fmL_job_run(&job, run);
 }

@@ -97,6 +97,12 @@ static _Noreturn void leave(struct fm_child *child, int code)
     fm__exit_now(code);
 }
 
+static volatile sig_atomic_t is_cancelled;
+
+/* Also called in the handler, by who has asked for that. */
+static void (*volatile hear_cancel)(void *ud);
+static void *hear_cancel_ud;
+
 static _Noreturn void tell_exit(struct fm_child *child, int32_t code)
 {
     fm__stdio_flush();
@@ -358,6 +364,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     memset(&child, 0, offsetof(struct fm_child, outbox.bounce));
     child.has_verdict = false;
     child.hears_cancel = false;
+    hear_cancel = NULL; /* of a child that forks children of its own */
     child.sample = NULL;
     child.sample_ud = NULL;
     child.ticks = 0;
@@ -423,12 +430,27 @@ struct fm__sink *fm__child_get_sink(fm_child *child)
     return &child->outbox.sink;
 }
 
-static volatile sig_atomic_t is_cancelled;
-
 static void on_cancel_signal(int sig)
 {
+    void (*hear)(void *ud) = hear_cancel;
+
     (void)sig;
     is_cancelled = 1;
+    if (hear)
+        hear(hear_cancel_ud);
+}
+
+void fm__child_set_hear_cancel(void (*hear)(void *ud), void *ud)
+{
+    hear_cancel_ud = ud;
+    atomic_signal_fence(memory_order_seq_cst);
+    hear_cancel = hear;
+}
+
+_Noreturn void fm__child_leave_cancelled(void)
+{
+    fm__stdio_flush();
+    fm__exit_now(128 + SIGTERM);
 }
 
 bool fm_child_is_cancelled(fm_child *child)

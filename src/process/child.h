@@ -54,4 +54,11 @@ unsigned fm__child_depth(void);
 void *fm__child_get_job(void);
 void fm__child_set_job(void *job);
 
+/* In a child that hears of its cancel: call `hear(ud)` in signal context too.
+ */
+void fm__child_set_hear_cancel(void (*hear)(void *ud), void *ud);
+
+/* Leave without a word, as SIGTERM would have had it leave. */
+_Noreturn void fm__child_leave_cancelled(void);
+
 #endif
