@@ -276,20 +276,31 @@ function Cell:let_inputs_go()
   self.inputs, self.input_waiters = nil, nil
 end
 
----Whether nothing but tasks can settle it.
-function Cell:needs_task()
-  if self.is_settled then
-    return false
-  elseif self.verbs.needs_task then
-    return self.verbs.needs_task(self)
+local function find_need(self, known)
+  if self.verbs.needs_task then
+    return self.verbs.needs_task(self, known)
   end
   for i = 1, self.inputs and self.n_inputs or 0 do
     local f = self.inputs[i]
-    if f and f.cell:needs_task() then
+    if f and f.cell:needs_task(known) then
       return true
     end
   end
   return false
+end
+
+---Whether nothing but tasks can settle it.
+---@param known? table<fork_map.Cell, boolean> of cells that were looked at: they may be
+---  the inputs of many
+function Cell:needs_task(known)
+  if self.is_settled then
+    return false
+  end
+  known = known or {}
+  if known[self] == nil then
+    known[self] = find_need(self, known)
+  end
+  return known[self]
 end
 
 -- --------------------------------------------------------------- stopping

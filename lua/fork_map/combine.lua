@@ -13,14 +13,14 @@ local ALL = { cancels_inputs = true }
 -- It settles as soon as one of them has that does not need a task.
 local ONE = {
   cancels_inputs = true,
-  needs_task = function(cell)
+  needs_task = function(cell, known)
     for i = 1, cell.n_inputs do
       local f = cell.inputs[i]
-      if f and not f.cell:needs_task() then
+      if f and not f.cell:needs_task(known) then
         return false
       end
     end
-    return not cell.is_settled
+    return true
   end,
 }
 
@@ -143,9 +143,9 @@ local Completed = {}
 Completed.__index = Completed
 
 -- The next of them settles.
-local SIGNAL = { is_signal = true, needs_task = function(cell)
+local SIGNAL = { is_signal = true, needs_task = function(cell, known)
   for f in pairs(cell.pending) do
-    if not f.cell:needs_task() then
+    if not f.cell:needs_task(known) then
       return false
     end
   end

@@ -28,9 +28,9 @@ Nursery.__index = Nursery
 -- ----------------------------------------------------------------- signals
 
 -- Something in the scope settles, or the last of it has.
-local SIGNAL = { is_signal = true, needs_task = function(cell)
+local SIGNAL = { is_signal = true, needs_task = function(cell, known)
   for inner in pairs(cell.scope_of.futures) do
-    if not inner:needs_task() then
+    if not inner:needs_task(known) then
       return false
     end
   end
