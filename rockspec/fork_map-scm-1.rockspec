@@ -147,6 +147,7 @@ build = {
     ["fork_map.source"] = "lua/fork_map/source.lua",
     ["fork_map.stream"] = "lua/fork_map/stream.lua",
     ["fork_map.task"] = "lua/fork_map/task.lua",
+    ["fork_map.timers"] = "lua/fork_map/timers.lua",
   },
   copy_directories = { "docs" },
 }

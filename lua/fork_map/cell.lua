@@ -140,7 +140,7 @@ local function finish(self, outcome)
     loop:remove(self)
   end
   if self.timer then
-    self.timer.fn = nil
+    loop:stop_timer(self.timer)
   end
   if self.beacon then
     core.beacon_light(self.beacon)
@@ -187,12 +187,13 @@ end
 ---Call `fn()` once from the loop when it has settled.  The future `f` is held
 ---until then.  `fn` may not raise and may not wait.
 function Cell:add_waiter(f, fn)
-  local waiters = self.waiters
-  if not waiters then
-    waiters = { n = 0 }
-    self.waiters = waiters
-  end
+  -- New tables first: as they are made a finalizer may take others back.
   local waiter = { f = f, fn = fn }
+  if not self.waiters then
+    local fresh = { n = 0, n_gone = 0 }
+    self.waiters = self.waiters or fresh
+  end
+  local waiters = self.waiters
   waiters.n = waiters.n + 1
   waiters[waiters.n] = waiter
   if self.is_settled then
@@ -201,19 +202,32 @@ function Cell:add_waiter(f, fn)
   return waiter
 end
 
+-- Without those that were taken back, in the same order.
+local function compact(self, waiters)
+  local n = 0
+  for i = 1, waiters.n do
+    local waiter = waiters[i]
+    waiters[i] = nil
+    if waiter.fn then
+      n = n + 1
+      waiters[n] = waiter
+    end
+  end
+  waiters.n, waiters.n_gone = n, 0
+  if n == 0 then
+    self.waiters = nil
+  end
+end
+
 function Cell:remove_waiter(waiter)
   waiter.f, waiter.fn = nil, nil
   local waiters = self.waiters
   if not waiters then
     return
   end
-  -- Most are taken back by who came last; others go when those after them do.
-  while waiters.n > 0 and not waiters[waiters.n].fn do
-    waiters[waiters.n] = nil
-    waiters.n = waiters.n - 1
-  end
-  if waiters.n == 0 then
-    self.waiters = nil
+  waiters.n_gone = waiters.n_gone + 1
+  if 2 * waiters.n_gone >= waiters.n then
+    compact(self, waiters)
   end
 end
 
@@ -339,10 +353,16 @@ function Cell:close(err)
   self:fail(err)
 end
 
----From the loop: its handle was collected, and nobody waits for it.
+---From the loop: its handle was collected, and nobody waits for it.  What it is
+---made of is let go, and cancelled only if nobody else has that.
 function Cell:drop()
-  if not self.is_settled and not self.waiters and not self.verbs.goes_on then
-    self.seen = true
+  if self.is_settled or self.waiters or self.verbs.goes_on then
+    return
+  end
+  self.seen = true
+  if self.verbs.cancels_inputs then
+    self:fail(M.new_error("cancelled", "it was dropped"))
+  else
     self:cancel()
   end
 end

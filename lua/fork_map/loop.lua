@@ -7,6 +7,7 @@
 -- tasks of another.
 
 local core = require "fork_map.core"
+local timers = require "fork_map.timers"
 
 local now = core.now
 
@@ -89,7 +90,7 @@ function M.new(engine)
   local self = setmetatable({
     core = engine, generation = check_process(), n_jobs = 0, live = {}, n_live = 0,
     due = new_queue(), ready = new_queue(), dropped = new_queue(),
-    timers = {}, n_timers = 0, n_settled = 0,
+    timers = timers.new(), n_settled = 0,
   }, Loop)
   n_loops = n_loops + 1
   loops[n_loops] = self
@@ -117,85 +118,17 @@ function Loop:is_stale()
 end
 
 -- ----------------------------------------------------------------- timers
--- A binary heap by time; those that were taken back go when they come to the top.
 
-local function is_before(a, b)
-  return a.at < b.at or a.at == b.at and a.number < b.number
-end
-
-local function sift_up(heap, i)
-  local timer = heap[i]
-  while i > 1 do
-    local above = i // 2
-    if not is_before(timer, heap[above]) then
-      break
-    end
-    heap[i], i = heap[above], above
-  end
-  heap[i] = timer
-end
-
-local function sift_down(heap, n)
-  local timer, i = heap[1], 1
-  while 2 * i <= n do
-    local below = 2 * i
-    if below < n and is_before(heap[below + 1], heap[below]) then
-      below = below + 1
-    end
-    if not is_before(heap[below], timer) then
-      break
-    end
-    heap[i], i = heap[below], below
-  end
-  heap[i] = timer
-end
-
-local function drop_first(self)
-  local heap, n = self.timers, self.n_timers
-  heap[1] = heap[n]
-  heap[n] = nil
-  self.n_timers = n - 1
-  if n > 1 then
-    sift_down(heap, n - 1)
-  end
-end
-
--- The time of the next timer, or nil.
-local function next_timer(self)
-  local heap = self.timers
-  while heap[1] and not heap[1].fn do
-    drop_first(self)
-  end
-  return heap[1] and heap[1].at
-end
-
-local n_timers_made = 0
-
----Call `fn()` from the loop at the time `at`, or when `timer.fn` is nil, not.
+---Call `fn()` from the loop at the time `at`.
 function Loop:at(at, fn)
-  n_timers_made = n_timers_made + 1
-  local timer = { at = at, fn = fn, number = n_timers_made }
-  self.n_timers = self.n_timers + 1
-  self.timers[self.n_timers] = timer
-  sift_up(self.timers, self.n_timers)
+  local timer = self.timers:add(at, fn)
   self:note()
   return timer
 end
 
-local function expire(self)
-  if self.n_timers == 0 then
-    return
-  end
-  local time = now()
-  while true do
-    local at = next_timer(self)
-    if not at or at > time then
-      return
-    end
-    local fn = self.timers[1].fn
-    drop_first(self)
-    fn()
-  end
+---Do not call it any more; it may have been called.
+function Loop:stop_timer(timer)
+  self.timers:stop(timer)
 end
 
 -- ------------------------------------------------------------------- turns
@@ -227,7 +160,7 @@ function Loop:note()
   if not self.is_polled or self.in_turn then
     return
   end
-  local alarm = self:is_busy_in_lua() or next_timer(self)
+  local alarm = self:is_busy_in_lua() or self.timers:next()
   if alarm ~= self.alarm then
     self.alarm = alarm
     core.alarm(self.core, alarm or nil)
@@ -240,10 +173,13 @@ function Loop:set_polled()
   self:note()
 end
 
--- As many as there are now: those that they cause come in the next turn.
-local function run_queue(queue)
-  for _ = queue.first, queue.last do
-    pop(queue):run()
+-- As many as there are now: those that they cause come in the next turn.  What
+-- one runs may wait, and so take turns in which some of the others are run.
+local function run_queue(queue, method)
+  local last = queue.last
+  while queue.first <= last do
+    local object = pop(queue)
+    object[method](object)
   end
 end
 
@@ -258,13 +194,13 @@ function Loop:turn(runs_tasks)
     end
     cell:take()
   end
-  for _ = self.dropped.first, self.dropped.last do
-    pop(self.dropped):drop()
+  run_queue(self.dropped, "drop")
+  if self.timers.n > 0 then
+    self.timers:expire(now())
   end
-  expire(self)
-  run_queue(self.due)
+  run_queue(self.due, "run")
   if runs_tasks then
-    run_queue(self.ready)
+    run_queue(self.ready, "run")
   end
   self.in_turn = false
   self:note()
@@ -273,7 +209,7 @@ end
 -- Nothing of it can happen by itself any more.
 local function is_idle(self, runs_tasks)
   return self.n_jobs == 0 and is_empty(self.due) and is_empty(self.dropped)
-    and not next_timer(self) and not (runs_tasks and not is_empty(self.ready))
+    and not self.timers:next() and not (runs_tasks and not is_empty(self.ready))
 end
 
 -- The loops of this process, without those that were collected.
@@ -300,7 +236,7 @@ local function look_around(most, runs_tasks)
     local loop = loops[i]
     if loop and not is_idle(loop, runs_tasks) then
       busy[#busy + 1] = loop
-      local at = next_timer(loop)
+      local at = loop.timers:next()
       if not is_empty(loop.due) or not is_empty(loop.dropped)
         or runs_tasks and not is_empty(loop.ready) then
         most = 0
@@ -425,6 +361,19 @@ function M.find_refusal(loop)
   return nil
 end
 
+---Nothing is to wake this task any more.
+function M.end_wait(task)
+  local timer, waiter = task.timer, task.waiter
+  task.timer, task.waiter = nil, nil
+  if timer then
+    task.cell.loop:stop_timer(timer)
+  end
+  if waiter and waiter.fn then
+    task.awaited:remove_waiter(waiter)
+  end
+  task.awaited = nil
+end
+
 -- In the running task.
 local function suspend(task, f, cell, deadline, is_shielded)
   local err = not is_shielded and M.find_cancel(task)
@@ -432,24 +381,18 @@ local function suspend(task, f, cell, deadline, is_shielded)
     error(err, 0)
   end
   local number = task:begin_wait(is_shielded)
-  local waiter, timer
   if f then
-    waiter = cell:add_waiter(f, function()
+    task.awaited, task.waiter = cell, cell:add_waiter(f, function()
       task:wake(number, "settled")
     end)
   end
   if deadline then
-    timer = task.cell.loop:at(deadline, function()
+    task.timer = task.cell.loop:at(deadline, function()
       task:wake(number, "late")
     end)
   end
   local why = M.pause()
-  if timer then
-    timer.fn = nil
-  end
-  if waiter and why ~= "settled" then
-    cell:remove_waiter(waiter)
-  end
+  M.end_wait(task)
   if why == "cancelled" then
     error(M.find_cancel(task), 0)
   end
@@ -529,19 +472,19 @@ function Loop:step(seconds)
   if self:is_busy_in_lua() then
     seconds = 0
   elseif seconds > 0 then
-    local at = next_timer(self)
+    local at = self.timers:next()
     if at then
       seconds = math.max(0, math.min(seconds, at - now()))
     end
   end
   local _ <close> = begin_scheduling(runs_tasks)
   local n, code
-  if seconds > 0 and next_timer(self) then
+  if seconds > 0 and self.timers:next() then
     n, code = core.rest(self.core, seconds)
   else
     n, code = core.engine_step(self.core, seconds)
   end
-  if n == 0 and self.n_live == 0 and self.n_timers == 0 and not self:is_busy_in_lua() then
+  if n == 0 and self.n_live == 0 and self.timers.n == 0 and not self:is_busy_in_lua() then
     return 0
   end
   self:turn(runs_tasks)
@@ -561,7 +504,7 @@ function Loop:get_timeout()
   if self:is_busy_in_lua() then
     return 0
   end
-  local seconds, at = core.timeout(self.core), next_timer(self)
+  local seconds, at = core.timeout(self.core), self.timers:next()
   local left = at and math.max(0, at - now())
   return left and math.min(left, seconds or left) or seconds
 end
@@ -575,11 +518,11 @@ function Loop:close()
     local cell = next(self.live)
     if cell then
       cell:close(err)
-    elseif not self:is_busy_in_lua() then
+    elseif is_empty(self.due) and is_empty(self.dropped) then
       break
     end
   end
-  self.timers, self.n_timers, self.ready = {}, 0, new_queue()
+  self.timers, self.ready = timers.new(), new_queue()
 end
 
 ---Call `fn(...)` as a callback: it may not wait, and what it raises is returned.

@@ -147,13 +147,6 @@ function Scope:count_down(cell)
   end
 end
 
----From the loop: its handle was collected.
-function Scope:drop()
-  if not self.is_left then
-    self:stop(0)
-  end
-end
-
 local function late(seconds)
   return cells.new_error("timeout", ("the nursery took longer than %g s"):format(seconds))
 end
@@ -192,6 +185,19 @@ local function unlink(self)
   end
   if inner then
     inner.outer = self.outer
+  end
+end
+
+---From the loop: its handle was collected, so nobody will leave it.
+function Scope:drop()
+  if self.is_left then
+    return
+  end
+  self:stop(0)
+  unlink(self)
+  self.is_closed, self.is_left = true, true
+  if self.timer then
+    self.loop:stop_timer(self.timer)
   end
 end
 
@@ -245,7 +251,7 @@ local function leave(nursery, body_err)
   local broken = join(self)
   self.is_closed, self.is_left, self.handle = true, true, nil
   if self.timer then
-    self.timer.fn = nil
+    self.loop:stop_timer(self.timer)
   end
   if broken ~= nil then
     return broken

@@ -52,7 +52,7 @@ local function finish(self)
   local cell, group = self.cell, self.group
   self.co = nil
   if self.force_timer then
-    self.force_timer.fn = nil
+    cell.loop:stop_timer(self.force_timer)
   end
   if self.ok then
     cell:succeed(self.n, self.values)
@@ -64,6 +64,25 @@ local function finish(self)
   if group then
     group:count_down(self)
   end
+end
+
+local function keep_result(self, ok, ...)
+  self.ok, self.n, self.values = ok, select("#", ...), { ... }
+end
+
+-- End its coroutine where it stands, with what it has to close.
+local function force(self, why)
+  local co = self.co
+  if not co or coroutine.status(co) ~= "suspended" then
+    return -- it runs: see Task:run()
+  end
+  loops.end_wait(self)
+  local was = loops.current
+  loops.current, self.is_closing = self, true
+  local ok, err = coroutine.close(co)
+  loops.current = was
+  self.ok, self.n, self.values = false, 1, { ok and why or cells.to_error(err) }
+  finish(self)
 end
 
 -- Resume it, from the loop.
@@ -81,27 +100,11 @@ function Task:run()
       self.ok, self.n, self.values = false, 1, { cells.to_error(what) }
     end
     finish(self)
+  elseif self.cell.stop == "forced" then -- while it ran
+    force(self, self.stop_error)
   elseif what ~= PAUSE and self.co then
     self.cell.loop:push_ready(self) -- it has yielded by itself
   end
-end
-
-local function keep_result(self, ok, ...)
-  self.ok, self.n, self.values = ok, select("#", ...), { ... }
-end
-
--- End its coroutine where it stands, with what it has to close.
-local function force(self, why)
-  local co = self.co
-  if not co or coroutine.status(co) ~= "suspended" then
-    return
-  end
-  local was = loops.current
-  loops.current, self.is_closing = self, true
-  local ok, err = coroutine.close(co)
-  loops.current = was
-  self.ok, self.n, self.values = false, 1, { ok and why or cells.to_error(err) }
-  finish(self)
 end
 
 local VERBS = {
@@ -118,7 +121,7 @@ local VERBS = {
     local at = core.now() + (grace or self.grace or GRACE)
     if not self.force_timer or at < self.force_timer.at then
       if self.force_timer then
-        self.force_timer.fn = nil
+        loop:stop_timer(self.force_timer)
       end
       self.force_timer = loop:at(at, function()
         if cell:move("stop", "forced") then
