@@ -285,7 +285,11 @@ local JOB = {
   end,
   status = function(cell)
     local status = core.status(cell.core)
-    return status == "settled" and "running" or status
+    if status ~= "settled" then
+      return status
+    end
+    -- The loop has yet to take it; one that was cancelled may never have run.
+    return core.details(cell.core).usage and "running" or "queued"
   end,
 }
 
