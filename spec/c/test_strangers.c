@@ -2,9 +2,11 @@
 /* Descriptors in wrong hands: those of the host in children, those of the
  * engine in processes that it did not make. */
 #include "jobs.h"
+#include "os/sys.h"
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #ifdef __linux__
 #include <sys/epoll.h>
@@ -225,6 +227,108 @@ TEST(a_stranger_gets_no_pipe_of_the_engine)
     fm_future_unref(future);
     fm_engine_free(engine);
     end_stranger(stranger);
+}
+
+#define LIFELINES 8
+
+static struct {
+    ino_t let_go[LIFELINES]; /* whose read ends are buried */
+    int n, n_late;
+} burials;
+
+static void note_burial(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    struct stat st;
+
+    if (flags < 0 || fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+        return;
+    if ((flags & O_ASYNC) && burials.n < LIFELINES)
+        burials.let_go[burials.n++] = st.st_ino;
+    for (int i = 0; i < burials.n; i++)
+        burials.n_late +=
+            (flags & O_ACCMODE) == O_WRONLY && burials.let_go[i] == st.st_ino;
+}
+
+static int note_dup3(int from, int to, int flags)
+{
+    note_burial(to);
+    return fm__sys_real.dup3(from, to, flags);
+}
+
+static int note_close(int fd)
+{
+    note_burial(fd);
+    return fm__sys_real.close(fd);
+}
+
+/* Else the read end could go before a write end that the host's death has left
+ * with a process that was just being forked. */
+TEST(who_is_forked_lets_go_of_the_write_ends_of_lifelines_first)
+{
+    fm_engine *engine = new_engine();
+    fm_future *futures[LIFELINES / 2];
+    int status;
+    pid_t stranger;
+
+    for (int i = 0; i < LIFELINES / 2; i++) /* two each */
+        futures[i] = spawn_running(engine, NULL, hang, NULL);
+    /* The order of what is registered changes when something goes. */
+    CHECK_INT(fm_future_cancel(futures[0], 0), 1);
+    CHECK_INT(wait_for(engine, futures[0])->kind, FM_CANCELLED);
+    fm__sys.dup3 = note_dup3;
+    fm__sys.close = note_close;
+    stranger = fork();
+    if (stranger == 0)
+        _exit(burials.n >= LIFELINES - 2 ? burials.n_late : 100);
+    fm__sys.dup3 = fm__sys_real.dup3;
+    fm__sys.close = fm__sys_real.close;
+    CHECK_INT(waitpid(stranger, &status, 0), stranger);
+    CHECK_INT(status, 0);
+    for (int i = 0; i < LIFELINES / 2; i++)
+        fm_future_unref(futures[i]);
+    fm_engine_free(engine);
+}
+
+static pid_t own_pid;
+
+/* Only the host's own requests reach the kernel. */
+static int own_in_host(int fd, int command, long arg)
+{
+    if (getpid() != own_pid)
+        return 0;
+    return fm__sys_real.fcntl_own(fd, command, arg);
+}
+
+static _Noreturn void be_anchored_host(int fd)
+{
+    fm_engine *engine;
+
+    own_pid = getpid();
+    fm__sys.fcntl_own = own_in_host;
+    engine = new_engine();
+    (void)spawn_running(engine, NULL, hang, NULL);
+    (void)!write(fd, "x", 1);
+    for (;;)
+        (void)fm_engine_step(engine, -1);
+}
+
+/* A child that dies when its host does may let go of its lifeline too early. */
+TEST(a_child_whose_own_lifeline_is_lost_ends_with_its_host)
+{
+    pid_t host;
+    int fds[2];
+    char c;
+
+    CHECK_INT(pipe(fds), 0);
+    host = fork();
+    if (host == 0)
+        be_anchored_host(fds[1]);
+    (void)close(fds[1]);
+    CHECK_INT(read(fds[0], &c, 1), 1);
+    CHECK_INT(kill(host, SIGKILL), 0);
+    CHECK_INT(waitpid(host, NULL, 0), host);
+    check_hung_up(fds[0]);
 }
 #endif
 

@@ -29,11 +29,10 @@ local function work()
   end
 end
 
--- Who dies takes its company along: the kill of the host is to be the one fault.
 local function work_or_die(item, index)
   work()
   if index == 3 and fork_map.worker().attempt == 1 then
-    sys.kill(0, 9)
+    sys.kill(sys.getpid(), 9)
   end
   return item
 end

@@ -30,6 +30,18 @@ local mutants = {
     tests = { "test_child many_children_end_when_their_host_is_killed" },
   },
   {
+    name = "no anchor",
+    edits = { { "src/process/lifeline.c",
+      "    return set_owner(lifeline->read_fd, group) < 0 ? -errno : 0;",
+      "    return set_owner(lifeline->read_fd, 0 * group) < 0 ? -errno : 0;" } },
+    tests = { "test_strangers a_child_whose_own_lifeline_is_lost_ends_with_its_host" },
+  },
+  {
+    name = "lifelines let go of in any order",
+    edits = { { "src/process/lifeline.c", "    fm__fd_bury_first(fds[1]);\n", "" } },
+    tests = { "test_strangers who_is_forked_lets_go_of_the_write_ends_of_lifelines_first" },
+  },
+  {
     name = "no tombstones",
     edits = { { "src/os/bury_tombstone.c",
       "if (tombstone < 0 || fm__sys.dup3(tombstone, fd, O_CLOEXEC) < 0)",

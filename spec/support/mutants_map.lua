@@ -380,4 +380,10 @@ return {
       .. "    if (now < 0) {\n" } },
     tests = { "test_map_ledger an_item_that_ends_when_it_is_about_to_be_condemned_costs_none" },
   },
+  {
+    name = "the next item is timed by the one before it",
+    edits = { { "src/engine/watch.c", "    if (has_moved_on(member, word)) {\n",
+      "    if (has_moved_on(member, word) && now < 0) {\n" } },
+    tests = { "test_map_late an_item_is_not_ended_for_the_time_of_the_one_before_it" },
+  },
 }

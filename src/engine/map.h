@@ -79,6 +79,7 @@ struct fm__member {
     int64_t seen_item_since, seen_at_since;
     uint64_t looked_read; /* n_read at the last look at its time, */
     int64_t looked_at;    /* which was then */
+    uint64_t moved_from;  /* the item, plus 1, which its word had left then */
     int64_t suspect_at;   /* since then it looks like a liar; 0: it does not */
     uint64_t suspect_word, suspect_read;
     unsigned suspect_looks;

@@ -17,6 +17,7 @@
 #include "os/proc.h"
 #include "os/sys.h"
 #include "process/child.h"
+#include "process/lifeline.h"
 #include "process/locks.h"
 
 /* A child that has not begun its job by then hangs in its start-up. */
@@ -173,6 +174,8 @@ static int watch_child(fm_future *future, pid_t pid)
     /* Here and in the child: whoever comes first, no signal to the group
      * can come before it exists.  The child may have ended: no error then. */
     (void)fm__sys.setpgid(pid, pid);
+    /* Where this fails there still is the child's own lifeline. */
+    (void)fm__lifeline_anchor(&future->channel->anchor, pid);
     for (int i = 0; i < 2; i++)
         fm__output_forget_child_end(&future->outputs[i]);
     future->spawn_step = "pidfd";

@@ -90,13 +90,34 @@ static int64_t item_end(struct fm__member *member, unsigned low, int64_t now)
                            WAIT_EXTRA_NS);
 }
 
+/* Is it in a later item than its records that were read tell?  The record of
+ * the one before was written first, so that after the next reading this is no
+ * more true, unless it lies. */
+static bool has_moved_on(struct fm__member *member, uint64_t word)
+{
+    uint64_t item = member->first + member->done;
+    const unsigned char *data;
+
+    if (!fm__member_has_claim(member) || fm__span_first(word) == item ||
+        member->moved_from == item + 1 ||
+        fm__ring_peek_all(&member->future->channel->ring, &data) == 0)
+        return false;
+    member->moved_from = item + 1;
+    return true;
+}
+
 /* Condemn the item, never the one after it. */
 static void time_item(struct fm__member *member, int64_t now)
 {
     _Atomic uint64_t *at = &fm__member_post(member)->word;
     uint64_t word = atomic_load(at);
-    int64_t end = item_end(member, fm__span_low(word), now);
+    int64_t end;
 
+    if (has_moved_on(member, word)) {
+        fm__map_look_at(member->map, now);
+        return;
+    }
+    end = item_end(member, fm__span_low(word), now);
     if (now < end) {
         fm__map_look_at(member->map, end);
         return;

@@ -24,7 +24,8 @@
 
 struct entry {
     int fd;
-    bool keep; /* not buried in the next child */
+    bool keep;       /* not buried in the next child */
+    bool goes_first; /* is buried before all others */
 };
 
 /* Entries that need no memory of their own: they lie in the page that every
@@ -72,6 +73,12 @@ static void after_fork_in_child(void)
     size_t n = 0;
 
     for (size_t i = 0; i < registry.n; i++) {
+        if (entries[i].goes_first)
+            fm__fd_bury(entries[i].fd);
+    }
+    for (size_t i = 0; i < registry.n; i++) {
+        if (entries[i].goes_first)
+            continue;
         if (!is_ours ||
             (!entries[i].keep && entries[i].fd != fm__forking_fd())) {
             fm__fd_bury(entries[i].fd);
@@ -149,23 +156,32 @@ static int register_fd(int fd)
 
         entry->fd = fd;
         entry->keep = false;
+        entry->goes_first = false;
     }
     unlock_registry();
     return rc;
 }
 
+/* The entry of a registered descriptor, or NULL. */
+static struct entry *find_entry(int fd)
+{
+    struct entry *entries = all_entries();
+
+    for (size_t i = 0; i < registry.n; i++) {
+        if (entries[i].fd == fd)
+            return &entries[i];
+    }
+    return NULL;
+}
+
 static void unregister_fd(int fd)
 {
-    struct entry *entries;
+    struct entry *entry;
 
     lock_registry();
-    entries = all_entries();
-    for (size_t i = 0; i < registry.n; i++) {
-        if (entries[i].fd == fd) {
-            entries[i] = entries[--registry.n];
-            break;
-        }
-    }
+    entry = find_entry(fd);
+    if (entry)
+        *entry = all_entries()[--registry.n];
     unlock_registry();
 }
 
@@ -234,14 +250,23 @@ void fm__fd_close(int *fd)
 
 void fm__fd_keep(int fd, bool keep)
 {
-    struct entry *entries;
+    struct entry *entry;
 
     lock_registry();
-    entries = all_entries();
-    for (size_t i = 0; i < registry.n; i++) {
-        if (entries[i].fd == fd)
-            entries[i].keep = keep;
-    }
+    entry = find_entry(fd);
+    if (entry)
+        entry->keep = keep;
+    unlock_registry();
+}
+
+void fm__fd_bury_first(int fd)
+{
+    struct entry *entry;
+
+    lock_registry();
+    entry = find_entry(fd);
+    if (entry)
+        entry->goes_first = true;
     unlock_registry();
 }
 

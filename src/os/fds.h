@@ -46,6 +46,9 @@ void fm__fd_close(int *fd);
 /* Mark a registered descriptor: the next forked children keep it, or not. */
 void fm__fd_keep(int fd, bool keep);
 
+/* A registered descriptor that forked processes bury before all others. */
+void fm__fd_bury_first(int fd);
+
 /* In a child: bury `fd` if it is open.  Async-signal-safe. */
 void fm__fd_bury(int fd);
 

@@ -31,11 +31,14 @@ int fm__channel_open(struct fm__channel *channel)
 
     memset(channel, 0, sizeof *channel);
     channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
+    channel->anchor = (struct fm__lifeline)FM__LIFELINE_INIT;
     channel->map_len = PAGE_SIZE + FM__RING_SIZE;
     channel->map = fm__memory_share(channel->map_len);
     if (!channel->map)
         return -errno;
     rc = fm__lifeline_open(&channel->lifeline);
+    if (rc == 0)
+        rc = fm__lifeline_open(&channel->anchor);
     if (rc < 0) {
         fm__channel_close(channel);
         return rc;
@@ -91,6 +94,7 @@ struct fm__offer fm__channel_get_offer(const struct fm__channel *channel)
 void fm__channel_close(struct fm__channel *channel)
 {
     fm__lifeline_close(&channel->lifeline);
+    fm__lifeline_close(&channel->anchor);
     fm__forking_forget(channel->map);
     fm__memory_unshare(channel->map, channel->map_len);
     channel->map = NULL;

@@ -34,6 +34,7 @@ struct fm__channel {
     struct fm__post *post; /* for workers of a map */
     struct fm__ring ring;  /* the parent's side: reader */
     struct fm__lifeline lifeline;
+    struct fm__lifeline anchor; /* both ends are the parent's alone */
 };
 
 /* Returns 0 or -errno, with everything given back. */

@@ -15,7 +15,8 @@
  * from the lowest number up and releases them in reverse.  The write end gets
  * the higher number, so that it goes first, while the read end is still known
  * here: the group is then killed even if its leader ended before and only
- * processes without any descriptor of ours are left in it.
+ * processes without any descriptor of ours are left in it.  A forked process
+ * has both ends for a moment, and lets go of the write end first too.
  */
 static int open_pipe(struct fm__lifeline *lifeline)
 {
@@ -32,7 +33,10 @@ static int open_pipe(struct fm__lifeline *lifeline)
     }
     lifeline->read_fd = fds[0];
     lifeline->write_fd = fds[1];
-    return fds[1] < 0 ? fds[1] : 0;
+    if (fds[1] < 0)
+        return fds[1];
+    fm__fd_bury_first(fds[1]);
+    return 0;
 }
 
 /* All but whom to kill, once for all children: they share the open file.
@@ -77,8 +81,13 @@ int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group)
     return hang_up.revents & POLLHUP ? -ECANCELED : 0;
 }
 
+int fm__lifeline_anchor(const struct fm__lifeline *lifeline, int group)
+{
+    return set_owner(lifeline->read_fd, group) < 0 ? -errno : 0;
+}
+
 void fm__lifeline_close(struct fm__lifeline *lifeline)
 {
-    fm__fd_close(&lifeline->read_fd);
     fm__fd_close(&lifeline->write_fd);
+    fm__fd_close(&lifeline->read_fd);
 }

@@ -8,6 +8,11 @@
  *
  * The owner set with F_SETOWN belongs to the open file, so every living child
  * needs a pipe of its own.  Nothing is ever written to it.
+ *
+ * The child has a copy of the read end.  When it dies in the very moment when
+ * its parent does, that copy may be the last, and go before the write end: then
+ * nobody kills who else is in the group.  So the parent has a second one, the
+ * anchor, of which the child has nothing.
  */
 #ifndef FM_PROCESS_LIFELINE_H
 #define FM_PROCESS_LIFELINE_H
@@ -28,6 +33,10 @@ int fm__lifeline_open(struct fm__lifeline *ret_lifeline);
  * that the parent did not die before.  Returns 0, -errno, or -ECANCELED when
  * the parent is gone.  Async-signal-safe. */
 int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group);
+
+/* Parent, before it opens the gate: have `group` killed by this one, which the
+ * child does not get.  0 or -errno. */
+int fm__lifeline_anchor(const struct fm__lifeline *lifeline, int group);
 
 /* Parent.  Idempotent. */
 void fm__lifeline_close(struct fm__lifeline *lifeline);
