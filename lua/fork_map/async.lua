@@ -32,6 +32,7 @@ local FINALIZER = "fork_map: cannot start anything inside a __gc metamethod"
 
 -- Raised at the caller of the verb that calls this.
 local function check_start(name, engine, fn)
+  loops.check_process()
   if type(fn) ~= "function" then
     error(("fork_map.%s: a function is expected, not a %s"):format(name, type(fn)), 3)
   elseif core.engine_state(engine.core) == "finalizer" then
@@ -148,7 +149,10 @@ end
 ---@return fun(): fork_map.Future?
 function Verbs:as_completed(from)
   local completed, text = combine.as_completed(M.get_loop(target_of(self).engine), from)
-  return finish(completed, text), nil, nil, completed
+  if not completed then
+    error(text, 2)
+  end
+  return completed, nil, nil, completed
 end
 
 -- Returns what is wrong, or nil with what Scope needs.
@@ -205,8 +209,10 @@ function Methods:step(seconds)
     check_seconds("engine:step", seconds)
   end
   local loop = self.loop or M.get_loop(self)
-  if loops.is_calling or core.engine_state(self.core) == "callback" then
+  if loops.get_state(self.core) == "callback" then
     error("fork_map: cannot step inside a callback of the engine", 2)
+  elseif loop:is_stale() then
+    error(loops.new_stale_error(), 0)
   end
   return (loop:step(seconds or 0))
 end

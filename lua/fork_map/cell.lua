@@ -109,6 +109,10 @@ function loops.new_closed_error()
   return M.new_error("closed", "the engine was closed")
 end
 
+function loops.new_stale_error()
+  return M.new_error("closed", "it belongs to the parent process")
+end
+
 -- ---------------------------------------------------------------- settling
 
 -- Have those that wait told, from the loop.
@@ -124,7 +128,7 @@ end
 local function report_unseen(self)
   if not self.seen and self.outcome == "failed" then
     self.seen = true
-    core.unhandled(self.loop.core, self.err, "unseen")
+    self.loop:report(self.err, "unseen")
   end
 end
 Cell.report_unseen = report_unseen
@@ -187,6 +191,9 @@ end
 ---Call `fn()` once from the loop when it has settled.  The future `f` is held
 ---until then.  `fn` may not raise and may not wait.
 function Cell:add_waiter(f, fn)
+  if self.loop:is_stale() then
+    error(loops.new_stale_error(), 0)
+  end
   -- New tables first: as they are made a finalizer may take others back.
   local waiter = { f = f, fn = fn }
   if not self.waiters then

@@ -357,6 +357,14 @@ function core.release(future) end
 ---@param why "callback"|"unseen"
 function core.unhandled(engine, err, why) end
 
+---As xpcall(fn, handler, ...), but `fn` cannot yield.
+---@param handler fun(err: any): any
+---@param fn function
+---@param ... any
+---@return boolean ok
+---@return any ...
+function core.call(handler, fn, ...) end
+
 ---@return integer generation another one in every forked process
 function core.generation() end
 

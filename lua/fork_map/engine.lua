@@ -58,7 +58,7 @@ local function find_misuse(engine, fn)
   if type(fn) ~= "function" then
     return ("fork_map: a function is expected, not a %s"):format(type(fn))
   end
-  return REFUSALS[loops.is_calling and "callback" or engine_state(engine.core)]
+  return REFUSALS[loops.get_state(engine.core)]
 end
 
 -- Options that configure() gave to the default engine: the one that replaces
@@ -119,11 +119,11 @@ end
 ---Cancel what runs, wait for its end, and give back everything that the engine
 ---holds.  Later calls fail with kind "closed".  May be called again.
 function Engine:close()
-  if loops.is_calling or engine_state(self.core) == "callback" then
+  if loops.get_state(self.core) == "callback" then
     error(REFUSALS.callback, 2)
   end
   core.engine_close(self.core)
-  local loop = self.loop
+  local loop = async.get_loop(self)
   if loop and not loop.is_closed and not loop:is_stale() then
     loop:close()
   end

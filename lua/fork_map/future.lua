@@ -112,14 +112,18 @@ end
 ---@return boolean effect false when it has settled or was asked before
 function Future:cancel(grace)
   local cell = check(self, "cancel")
-  return cell:cancel(check_seconds(grace, "cancel"))
+  check_seconds(grace, "cancel")
+  if not cell.is_settled and cell.loop:is_stale() then
+    error(loops.new_stale_error(), 0)
+  end
+  return cell:cancel(grace)
 end
 
 -- Where the error of a callback goes.
 local function report_callback(cell, err)
   local scope = cell.callback_scope
   if not (scope and scope:take_failure(err)) then
-    core.unhandled(cell.loop.core, err, "callback")
+    cell.loop:report(err, "callback")
   end
 end
 
@@ -164,10 +168,7 @@ function Future:map(fn)
       return
     end
     source.seen = true
-    local was = loops.is_calling
-    loops.is_calling = true
-    local ok, n, values = pack(xpcall(fn, cells.to_error, table.unpack(source.values, 1, source.n)))
-    loops.is_calling = was
+    local ok, n, values = pack(loops.call(fn, table.unpack(source.values, 1, source.n)))
     if ok then
       cell:succeed(n, values)
     else
@@ -393,6 +394,7 @@ end
 ---that are futures have settled.
 ---@param scope table? the nursery's
 function M.spawn(loop, prepared, scope, fn, ...)
+  loop:check_open()
   local cell = cells.new(loop, "job", JOB)
   cell.prepared, cell.fn, cell.args = prepared, fn, table.pack(...)
   cell.scope, cell.callback_scope = scope, scope

@@ -350,12 +350,17 @@ end
 
 -- ---------------------------------------------------------------- waiting
 
-local STALE = "fork_map: a future of the parent process cannot settle in its child"
+---Why a call on this engine that blocks cannot begin, or nil.
+---@param engine fork_map.core.Engine
+---@return string?
+function M.get_state(engine)
+  check_process()
+  return M.is_calling and "callback" or core.engine_state(engine)
+end
 
 -- Why the running function cannot wait, or nil.
 function M.find_refusal(loop)
-  check_process()
-  if M.is_calling or core.engine_state(loop.core) == "callback" then
+  if M.get_state(loop.core) == "callback" then
     return "fork_map: cannot wait inside a callback of the engine"
   end
   return nil
@@ -447,21 +452,29 @@ function M.wait(f, cell, deadline, is_shielded)
   if refusal then
     error(refusal, 0)
   elseif cell.loop:is_stale() then
-    error(STALE, 0)
+    error(M.new_stale_error(), 0)
   elseif cell.loop.is_closed then
     error(M.new_closed_error(), 0)
   end
   local task = M.current
   if task and can_suspend(task) then
     return suspend(task, f, cell, deadline, is_shielded)
-  elseif task and f and cell:needs_task() then
-    error(BELOW, 0)
   elseif not task and cell.loop.adapter and coroutine.isyieldable() then
     return wait_in_host(f, cell, deadline, is_shielded)
   end
   local runs_tasks = not (task or M.is_scheduling
     or core.engine_state(cell.loop.core) == "finalizer")
+  if not runs_tasks and f and cell:needs_task() then
+    error(BELOW, 0)
+  end
   return drive(cell, deadline, runs_tasks, M.get_context(), is_shielded)
+end
+
+---Raises when nothing can be started any more.
+function Loop:check_open()
+  if self.is_closed then
+    error(M.new_closed_error(), 0)
+  end
 end
 
 ---One step of this loop for a host: wait at most `seconds`, do what there is to
@@ -525,13 +538,25 @@ function Loop:close()
   self.timers, self.ready = timers.new(), new_queue()
 end
 
----Call `fn(...)` as a callback: it may not wait, and what it raises is returned.
+local function finish_call(was, ...)
+  M.is_calling = was
+  return ...
+end
+
+---Call `fn(...)` as a callback: it may neither wait nor yield, and what it raises is
+---returned.
+---@return boolean ok
+---@return any ...
 function M.call(fn, ...)
   local was = M.is_calling
   M.is_calling = true
-  local ok, err = xpcall(fn, M.to_error, ...)
-  M.is_calling = was
-  return ok, err
+  return finish_call(was, core.call(M.to_error, fn, ...))
+end
+
+---Give an error to on_unhandled.
+---@param why "callback"|"unseen"
+function Loop:report(err, why)
+  M.call(core.unhandled, self.core, err, why)
 end
 
 return M

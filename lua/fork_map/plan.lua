@@ -3,6 +3,7 @@
 -- checked, with everything decided that can be before a process exists.
 
 local core = require "fork_map.core"
+local loops = require "fork_map.loop"
 local options = require "fork_map.options"
 
 local M = {}
@@ -194,7 +195,7 @@ function M.make(verb, target, list, fn, opts, defaults)
   if not prepared then
     return nil, text
   end
-  local refusal = REFUSALS[core.engine_state(target.engine.core)]
+  local refusal = REFUSALS[loops.get_state(target.engine.core)]
   if refusal and workers > 0 then
     return nil, refusal:format(verb)
   end

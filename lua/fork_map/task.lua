@@ -151,6 +151,7 @@ local VERBS = {
 ---@return fork_map.Future
 ---@return fork_map.Task
 function M.start(loop, scope, fn, ...)
+  loop:check_open()
   local cell = cells.new(loop, "task", VERBS)
   local args = table.pack(...)
   local self = setmetatable({ cell = cell, waits = 0, has_begun = false }, Task)

@@ -174,6 +174,19 @@ static int l_unhandled(lua_State *L)
     return 0;
 }
 
+/* call(handler, fn, ...) -> ok, values…: as xpcall(), but `fn` cannot yield out of
+ * whoever runs it */
+static int l_call(lua_State *L)
+{
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    rc = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
+    lua_pushboolean(L, rc == LUA_OK);
+    lua_replace(L, 1);
+    return lua_gettop(L);
+}
+
 /* generation() -> integer: another one in every forked process */
 static int l_generation(lua_State *L)
 {
@@ -326,6 +339,7 @@ void fmL_open_spawn(lua_State *L)
                                          {"outcome", l_outcome},
                                          {"release", l_release},
                                          {"unhandled", l_unhandled},
+                                         {"call", l_call},
                                          {"generation", l_generation},
                                          {"rest", l_rest},
                                          {"alarm", l_alarm},
