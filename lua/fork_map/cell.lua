@@ -113,6 +113,10 @@ function loops.new_stale_error()
   return M.new_error("closed", "it belongs to the parent process")
 end
 
+function loops.new_cancelled_error()
+  return M.new_error("cancelled", "it was cancelled")
+end
+
 -- ---------------------------------------------------------------- settling
 
 -- Have those that wait told, from the loop.

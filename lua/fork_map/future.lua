@@ -137,10 +137,18 @@ function Future:on_settle(callback)
     error(("fork_map: future:on_settle: a function is expected, not a %s")
       :format(type(callback)), 2)
   end
+  -- A nursery that has counted it already waits for the callback.
+  local scope = cell.is_settled and not cell.scope and cell.callback_scope
+  if scope then
+    scope:hold()
+  end
   cell:add_waiter(self, function()
     local ok, err = loops.call(callback, self)
     if not ok then
       report_callback(cell, err)
+    end
+    if scope then
+      scope:release()
     end
   end)
   return self
@@ -252,6 +260,17 @@ function Future:timeout()
   return seconds
 end
 
+-- That wait is over, perhaps because its task is closed by force.
+local Ending = {}
+
+function Ending:__close()
+  local cell = self.future.cell
+  if not cell.is_settled then
+    cell:cancel(0)
+    loops.wait(self.future, cell, nil, true)
+  end
+end
+
 ---Leaving the block of a `local f <close>` cancels it and waits for its end.
 function Future:__close()
   local cell = self.cell
@@ -259,6 +278,7 @@ function Future:__close()
     cell.seen = true
     cell:cancel()
     if not loops.find_refusal(cell.loop) then
+      local _ <close> = setmetatable({ future = self }, Ending)
       loops.wait(self, cell, nil, true)
     end
   end

@@ -45,12 +45,15 @@ local generation = core.generation()
 -- What of scopes a coroutine runs in, by coroutine; tasks are their own.
 local contexts = setmetatable({}, { __mode = "k" })
 
+-- That of the main coroutine, once it has one: at top level all others are above it.
+local main_context
+
 -- In a child nothing goes on that went on in its parent.
 local function check_process()
   if core.generation() ~= generation then
     generation = core.generation()
     loops, n_loops = setmetatable({}, { __mode = "v" }), 0
-    contexts = setmetatable({}, { __mode = "k" })
+    contexts, main_context = setmetatable({}, { __mode = "k" }), nil
     M.current, M.is_calling, M.is_scheduling = nil, false, false
   end
   return generation
@@ -275,9 +278,19 @@ local function turn_all(runs_tasks)
   end
 end
 
--- Holds is_scheduling for a block.
-local scheduling = setmetatable({}, { __close = function()
+-- Holds is_scheduling for a block.  A hook of the host may raise anywhere in it.
+local scheduling = setmetatable({}, { __close = function(_, err)
   M.is_scheduling = false
+  if err ~= nil then
+    M.current, M.is_calling = nil, false
+    for i = 1, list_loops() do
+      local loop = loops[i]
+      if loop then
+        loop.in_turn = false
+        loop:note()
+      end
+    end
+  end
 end })
 
 local function begin_scheduling(runs_tasks)
@@ -322,7 +335,7 @@ end
 ---The context of the running coroutine.
 function M.get_context()
   check_process()
-  local co = coroutine.running()
+  local co, is_main = coroutine.running()
   local task = M.current
   if task and task.co == co then
     return task
@@ -331,12 +344,14 @@ function M.get_context()
   if not context then
     context = {}
     contexts[co] = context
+    if is_main then
+      main_context = context
+    end
   end
   return context
 end
 
----The error that ends every wait in this context, or nil.
-function M.find_cancel(context)
+local function find_own_cancel(context)
   if context.stop_error then
     return context.stop_error
   end
@@ -346,6 +361,13 @@ function M.find_cancel(context)
     scope = scope.outer
   end
   return found
+end
+
+---The error that ends every wait in this context, or nil.  Another coroutine of a
+---task, or one at top level, is inside of what that task or the main one is in.
+function M.find_cancel(context)
+  local below = M.current or main_context
+  return below and below ~= context and find_own_cancel(below) or find_own_cancel(context)
 end
 
 -- ---------------------------------------------------------------- waiting
@@ -383,6 +405,9 @@ end
 local function suspend(task, f, cell, deadline, is_shielded)
   local err = not is_shielded and M.find_cancel(task)
   if err then
+    if task.pass then -- or one that waits again and again would never be closed
+      task:pass()
+    end
     error(err, 0)
   end
   local number = task:begin_wait(is_shielded)
@@ -396,10 +421,10 @@ local function suspend(task, f, cell, deadline, is_shielded)
       task:wake(number, "late")
     end)
   end
-  local why = M.pause()
+  local why = task:pause()
   M.end_wait(task)
   if why == "cancelled" then
-    error(M.find_cancel(task), 0)
+    error(M.find_cancel(task) or M.new_cancelled_error(), 0)
   end
   return cell.is_settled
 end
@@ -433,7 +458,7 @@ local function wait_in_host(f, cell, deadline, is_shielded)
 end
 
 -- Whether the running coroutine is that of the task, and may yield.
-local function can_suspend(task)
+function M.can_suspend(task)
   return task.co == coroutine.running() and not task.is_closing and coroutine.isyieldable()
 end
 
@@ -457,7 +482,7 @@ function M.wait(f, cell, deadline, is_shielded)
     error(M.new_closed_error(), 0)
   end
   local task = M.current
-  if task and can_suspend(task) then
+  if task and M.can_suspend(task) then
     return suspend(task, f, cell, deadline, is_shielded)
   elseif not task and cell.loop.adapter and coroutine.isyieldable() then
     return wait_in_host(f, cell, deadline, is_shielded)

@@ -86,7 +86,7 @@ function Scope:take_failure(err)
   if self.is_left then
     return false
   end
-  if not self.failure then
+  if self.failure == nil then
     self.failure = err
     if self.on_error ~= "keep" then
       self:stop()
@@ -134,15 +134,27 @@ function Scope:count_down(cell)
   if cell.is_active then
     self.n_active = self.n_active - 1
   end
-  if cell.outcome == "failed" then
+  if cell.outcome == "failed" and self:take_failure(cell.err) then
     cell.seen = true
-    self:take_failure(cell.err)
   end
   start_pending(self)
   self.queue_last = self.queue_last + 1
   self.queue[self.queue_last] = f
   raise_signal(self, "change")
   if self.n_open == 0 then
+    raise_signal(self, "empty")
+  end
+end
+
+---A callback of what was in it is still to be called.
+function Scope:hold()
+  self.n_held = self.n_held + 1
+end
+
+---It has been.
+function Scope:release()
+  self.n_held = self.n_held - 1
+  if self.n_held == 0 then
     raise_signal(self, "empty")
   end
 end
@@ -156,7 +168,7 @@ local function open(loop, prepared, opts)
   local self = setmetatable({
     loop = loop, prepared = prepared, on_error = opts.on_error, context = context,
     outer = context.scope, max_active = opts.max_active or math.huge,
-    futures = {}, n_open = 0, n_active = 0, others = {},
+    futures = {}, n_open = 0, n_active = 0, n_held = 0, n_taking = 0, others = {},
     queue = {}, queue_first = 1, queue_last = 0,
     pending = {}, pending_first = 1, pending_last = 0,
   }, Scope)
@@ -188,23 +200,45 @@ local function unlink(self)
   end
 end
 
----From the loop: its handle was collected, so nobody will leave it.
-function Scope:drop()
-  if self.is_left then
-    return
-  end
-  self:stop(0)
-  unlink(self)
-  self.is_closed, self.is_left = true, true
+-- It is left.
+local function retire(self)
+  self.is_closed, self.is_left, self.handle = true, true, nil
+  self.queue, self.queue_first, self.queue_last = {}, 1, 0
   if self.timer then
     self.loop:stop_timer(self.timer)
   end
 end
 
+-- Failures that nobody will be raised.
+local function report(self, failure, others)
+  if getmetatable(failure) == core.Error and failure.kind ~= "cancelled" then
+    core.unhandled(self.loop.core, failure, "unseen")
+  end
+  for _, err in ipairs(others) do
+    core.unhandled(self.loop.core, err, "unseen")
+  end
+end
+
+---From the loop: its handle was collected, so nobody will leave it.
+function Scope:drop()
+  if self.is_left then
+    return
+  end
+  self.is_leaving = true
+  unlink(self)
+  self:stop(0)
+  retire(self)
+  report(self, self.failure, self.others)
+end
+
 local function wait_until_empty(self, is_shielded)
-  while self.n_open > 0 do
+  while self.n_open > 0 or self.n_held > 0 do
     wait_for(self, "empty", is_shielded)
   end
+end
+
+local function is_cancel(err)
+  return type(err) == "table" and err.kind == "cancelled"
 end
 
 -- Wait for everything in it.  Returns the error that ended the wait, if the
@@ -214,8 +248,7 @@ local function join(self)
   if ok then
     return nil
   end
-  local is_cancel = type(err) == "table" and err.kind == "cancelled"
-  self:stop(not is_cancel and 0 or nil)
+  self:stop(not is_cancel(err) and 0 or nil)
   wait_until_empty(self, true)
   return err
 end
@@ -223,40 +256,58 @@ end
 -- What leaving it raises, with the failures of the others; or nil.
 local function find_failure(self, body_err)
   local failure = self.failure
-  local is_cancel = type(body_err) == "table" and body_err.kind == "cancelled"
   if failure == nil then
     failure = body_err
-    if is_cancel and self.was_cancelled and not loops.find_cancel(self.context) then
+    if is_cancel(body_err) and self.was_cancelled and not loops.find_cancel(self.context) then
       return nil
     end
-  elseif body_err ~= nil and body_err ~= failure and not is_cancel then
+  elseif body_err ~= nil and body_err ~= failure and not is_cancel(body_err) then
     self.others[#self.others + 1] = cells.to_error(body_err)
   end
   if #self.others > 0 and getmetatable(failure) == core.Error then
     failure.others = self.others
+  else
+    report(self, nil, self.others)
   end
   return failure
+end
+
+-- The leaving itself has ended, perhaps because a task is closed by force.
+local Leaving = {}
+
+function Leaving:__close()
+  local scope = self.scope
+  if not scope.is_left then
+    scope:stop(0)
+    pcall(wait_until_empty, scope, true)
+    retire(scope)
+  end
 end
 
 -- Leave it, with the error of its body or nil.  Returns what is to be raised.
 local function leave(nursery, body_err)
   local self, task = nursery.scope, loops.current
   self.is_leaving, self.handle = true, nursery
+  local _ <close> = setmetatable({ scope = self }, Leaving)
   unlink(self)
   if task and task.is_closing then
     self:stop(0)
-  elseif body_err ~= nil and self.on_error ~= "keep" then
-    self:stop()
+  elseif body_err ~= nil then
+    if self.failure == nil and not is_cancel(body_err) then
+      self.failure = body_err
+    end
+    if self.on_error ~= "keep" then
+      self:stop()
+    end
   end
   local broken = join(self)
-  self.is_closed, self.is_left, self.handle = true, true, nil
-  if self.timer then
-    self.loop:stop_timer(self.timer)
-  end
-  if broken ~= nil then
+  retire(self)
+  local failure = find_failure(self, body_err)
+  if broken ~= nil and (failure == nil or not is_cancel(broken)) then
+    report(self, failure, {})
     return broken
   end
-  return find_failure(self, body_err)
+  return failure
 end
 
 -- ------------------------------------------------------------------ nursery
@@ -265,6 +316,8 @@ local function check(self, name)
   local scope = getmetatable(self) == Nursery and rawget(self, "scope")
   if not scope then
     error(("fork_map: nursery:%s: call it with a colon"):format(name), 3)
+  elseif scope.loop:is_stale() then
+    error(cells.new_error("closed", "the nursery belongs to a parent process"), 0)
   end
   return scope
 end
@@ -272,7 +325,7 @@ end
 local function check_open(self, name, fn)
   local scope = check(self, name)
   if scope.is_closed then
-    error(("fork_map: nursery:%s: the nursery is closed"):format(name), 3)
+    error(cells.new_error("closed", "the nursery is closed"), 0)
   elseif name ~= "adopt" and type(fn) ~= "function" then
     error(("fork_map: nursery:%s: a function is expected, not a %s"):format(name, type(fn)), 3)
   end
@@ -325,6 +378,30 @@ function Nursery:adopt(f)
   return f
 end
 
+-- While a task of the scope waits for its results.
+local Taking = { __close = function(self)
+  self.scope.n_taking = self.scope.n_taking - 1
+end }
+
+-- False when nothing is outstanding.  Tasks of the scope that take its results do
+-- not wait for themselves, nor for each other while they wait.
+local function wait_for_result(self)
+  local task = loops.current
+  if not task or task.cell.callback_scope ~= self then
+    if self.n_open == 0 then
+      return false
+    end
+    wait_for(self, "change")
+    return true
+  elseif self.n_open <= self.n_taking + 1 then
+    return false
+  end
+  self.n_taking = self.n_taking + 1
+  local _ <close> = setmetatable({ scope = self }, Taking)
+  wait_for(self, "change")
+  return true
+end
+
 ---`for f in n:results() do`: each future once, in the order in which they settle,
 ---until nothing is outstanding.
 ---@return fun(): fork_map.Future?
@@ -332,10 +409,9 @@ function Nursery:results()
   local scope = check(self, "results")
   return function()
     while scope.queue_first > scope.queue_last do
-      if scope.n_open == 0 then
+      if not wait_for_result(scope) then
         return nil
       end
-      wait_for(scope, "change")
     end
     local f = scope.queue[scope.queue_first]
     scope.queue[scope.queue_first] = nil
@@ -380,12 +456,23 @@ local function is_inside(scope)
   return false
 end
 
+-- Whether that task is in the scope, or in one that something in it holds.
+local function is_below(task, scope)
+  while task and task.cell do
+    local inner = task.cell.callback_scope
+    if inner == scope then
+      return true
+    end
+    task = inner and inner.context
+  end
+  return false
+end
+
 ---Wait until nothing is outstanding.  From outside of its body nothing more may be
 ---added from then on; what it holds may not wait for all of it.
 function Nursery:join()
   local scope = check(self, "join")
-  local task = loops.current
-  if task and task.cell.callback_scope == scope then
+  if is_below(loops.current, scope) then
     error("fork_map: nursery:join: would deadlock: it is called by a task of the nursery", 2)
   end
   if not is_inside(scope) then
@@ -431,7 +518,7 @@ end
 
 ---Run `body(nursery)` and leave the nursery with it.
 function M.run(loop, prepared, opts, body)
-  local nursery = open(loop, prepared, opts)
+  local nursery <close> = open(loop, prepared, opts)
   return finish(nursery, pcall(body, nursery))
 end
 

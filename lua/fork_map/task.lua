@@ -4,7 +4,7 @@
 -- A task is ready (in the loop's queue), runs, or waits: then `waits` numbers
 -- the wait, and only a wake-up with that number ends it.  Being asked to stop
 -- ends every wait that is not shielded, until the task has ended; being forced
--- closes its coroutine.
+-- closes its coroutine, as soon as that is suspended.
 
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
@@ -24,9 +24,6 @@ Task.__index = Task
 
 local CANCELLED = "the task was cancelled"
 
--- What pause() yields; whatever else a task yields lets the others run.
-local PAUSE = {}
-
 function Task:begin_wait(is_shielded)
   self.waits = self.waits + 1
   self.is_waiting, self.is_shielded = true, is_shielded
@@ -34,22 +31,37 @@ function Task:begin_wait(is_shielded)
 end
 
 ---Leave the loop to others until the running task is woken; returns why.
-function M.pause()
-  return coroutine.yield(PAUSE)
+function Task:pause()
+  coroutine.yield()
+  return self.why
 end
-loops.pause = M.pause
+
+local function push_ready(self)
+  self.is_ready = true
+  self.cell.loop:push_ready(self)
+end
 
 ---End the wait of that number, if the task is still in it.
 function Task:wake(number, why)
   if self.is_waiting and self.waits == number then
     self.is_waiting = false
     self.why = why
-    self.cell.loop:push_ready(self)
+    push_ready(self)
   end
+end
+
+---Leave the loop to others for a turn.
+function Task:pass()
+  self:wake(self:begin_wait(), "settled")
+  self:pause()
 end
 
 local function finish(self)
   local cell, group = self.cell, self.group
+  if self.ok == nil then -- not even the handler of its errors could run
+    local _, raised = coroutine.close(self.co)
+    self.ok, self.n, self.values = false, 1, { raised }
+  end
   self.co = nil
   if self.force_timer then
     cell.loop:stop_timer(self.force_timer)
@@ -57,7 +69,7 @@ local function finish(self)
   if self.ok then
     cell:succeed(self.n, self.values)
   else
-    local err = self.values[1]
+    local err = cells.to_error(self.values[1])
     local was_asked = cell.stop ~= "none" and err.kind == "cancelled"
     cell:fail(err, was_asked and "cancelled" or "failed")
   end
@@ -70,19 +82,36 @@ local function keep_result(self, ok, ...)
   self.ok, self.n, self.values = ok, select("#", ...), { ... }
 end
 
+-- The coroutine of a task was resumed, or closed, and has stopped.
+local Stopped = {}
+
 -- End its coroutine where it stands, with what it has to close.
 local function force(self, why)
   local co = self.co
   if not co or coroutine.status(co) ~= "suspended" then
-    return -- it runs: see Task:run()
+    return -- it runs: see Stopped
   end
   loops.end_wait(self)
-  local was = loops.current
+  local _ <close> = setmetatable({ task = self, was = loops.current }, Stopped)
   loops.current, self.is_closing = self, true
   local ok, err = coroutine.close(co)
-  loops.current = was
-  self.ok, self.n, self.values = false, 1, { ok and why or cells.to_error(err) }
-  finish(self)
+  keep_result(self, false, ok and why or cells.to_error(err))
+end
+
+-- What stands in __close happens also when a hook of the host raises as soon as
+-- the coroutine has stopped, which is when it hears of a signal.
+function Stopped:__close()
+  local task = self.task
+  loops.current = self.was
+  if not task.co then
+    return
+  elseif task.is_closing or coroutine.status(task.co) == "dead" then
+    finish(task)
+  elseif task.cell.stop == "forced" then
+    force(task, task.stop_error)
+  elseif not task.is_waiting and not task.is_ready then
+    push_ready(task) -- it has yielded by itself
+  end
 end
 
 -- Resume it, from the loop.
@@ -90,21 +119,10 @@ function Task:run()
   if not self.co then
     return
   end
-  local co, why = self.co, self.why
-  self.why, self.has_begun = nil, true
+  self.has_begun, self.is_ready = true, false
+  local _ <close> = setmetatable({ task = self }, Stopped)
   loops.current = self
-  local ok, what = coroutine.resume(co, why)
-  loops.current = nil
-  if coroutine.status(co) == "dead" then
-    if not ok then -- not even the handler of its errors could run
-      self.ok, self.n, self.values = false, 1, { cells.to_error(what) }
-    end
-    finish(self)
-  elseif self.cell.stop == "forced" then -- while it ran
-    force(self, self.stop_error)
-  elseif what ~= PAUSE and self.co then
-    self.cell.loop:push_ready(self) -- it has yielded by itself
-  end
+  coroutine.resume(self.co)
 end
 
 local VERBS = {
@@ -113,7 +131,7 @@ local VERBS = {
     if not self.stop_error then
       self.stop_error = cells.new_error("cancelled", CANCELLED)
     end
-    if not self.has_begun or grace == 0 then
+    if not self.has_begun or grace == 0 and not loops.is_calling then
       force(self, self.stop_error)
       return true
     end
@@ -124,12 +142,11 @@ local VERBS = {
         loop:stop_timer(self.force_timer)
       end
       self.force_timer = loop:at(at, function()
-        if cell:move("stop", "forced") then
-          force(self, self.stop_error)
-        end
+        cell:move("stop", "forced")
+        force(self, self.stop_error)
       end)
     end
-    if self.is_waiting and not self.is_shielded then
+    if grace ~= 0 and self.is_waiting and not self.is_shielded then
       self:wake(self.waits, "cancelled")
     end
     return true
@@ -164,7 +181,7 @@ function M.start(loop, scope, fn, ...)
     parent.group:add(self)
   end
   cell:move("state", "started")
-  loop:push_ready(self)
+  push_ready(self)
   return futures.new(cell), self
 end
 
@@ -179,15 +196,12 @@ end
 ---Let the others run.
 function M.yield(loop)
   local task = loops.current
-  if task and task.co == coroutine.running() and coroutine.isyieldable() then
+  if task and loops.can_suspend(task) then
     local err = loops.find_cancel(task)
+    task:pass()
+    err = err or loops.find_cancel(task)
     if err then
       error(err, 0)
-    end
-    local number = task:begin_wait(false)
-    task:wake(number, "settled")
-    if M.pause() == "cancelled" then
-      error(loops.find_cancel(task), 0)
     end
     return
   end
