@@ -128,9 +128,10 @@ local function schedule(self)
   end
 end
 
--- A failure that nobody can look at any more.
+-- A failure that nobody can look at any more.  Who closes an engine knows that
+-- nothing of it comes to its end.
 local function report_unseen(self)
-  if not self.seen and self.outcome == "failed" then
+  if not self.seen and self.outcome == "failed" and self.err.kind ~= "closed" then
     self.seen = true
     self.loop:report(self.err, "unseen")
   end

@@ -77,6 +77,19 @@ function M.all(loop, from)
   return futures.new(cell)
 end
 
+-- The first with the others.  It is a copy: the first is the outcome of its future.
+local function join_errors(errors)
+  if #errors == 1 then
+    return errors[1]
+  end
+  local joined = {}
+  for field, value in pairs(errors[1]) do
+    joined[field] = value
+  end
+  joined.others = table.move(errors, 2, #errors, 1, {})
+  return setmetatable(joined, core.Error)
+end
+
 ---A future of the values of the first that succeeds.  When none does it fails with
 ---the first failure, and has the others in `others`.
 function M.any(loop, from)
@@ -94,11 +107,7 @@ function M.any(loop, from)
     input.seen = true
     errors[#errors + 1] = input.err
     if #errors == #found then
-      local err = errors[1]
-      if #errors > 1 then
-        err.others = table.move(errors, 2, #errors, 1, {})
-      end
-      cell:fail(err)
+      cell:fail(join_errors(errors))
     end
   end)
   return futures.new(cell)

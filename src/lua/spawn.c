@@ -174,8 +174,8 @@ static int l_unhandled(lua_State *L)
     return 0;
 }
 
-/* call(handler, fn, ...) -> ok, values…: as xpcall(), but `fn` cannot yield out of
- * whoever runs it */
+/* call(handler, fn, ...) -> ok, values…: as xpcall(), but `fn` cannot yield out
+ * of whoever runs it */
 static int l_call(lua_State *L)
 {
     int rc;
