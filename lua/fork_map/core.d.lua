@@ -406,4 +406,8 @@ function core.beacon_fd(beacon) end
 ---@param beacon fork_map.core.Beacon
 function core.beacon_light(beacon) end
 
+---Take the light back, to use it again.
+---@param beacon fork_map.core.Beacon
+function core.beacon_dim(beacon) end
+
 return core

@@ -122,9 +122,15 @@ function Engine:close()
   if loops.get_state(self.core) == "callback" then
     error(REFUSALS.callback, 2)
   end
-  core.engine_close(self.core)
   local loop = async.get_loop(self)
-  if loop and not loop.is_closed and not loop:is_stale() then
+  if loop and (loop.is_closed or loop:is_stale()) then
+    loop = nil
+  end
+  if loop and loop.adapter then
+    loop.adapter:leave(loop)
+  end
+  core.engine_close(self.core)
+  if loop then
     loop:close()
   end
 end

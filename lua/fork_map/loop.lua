@@ -23,17 +23,13 @@ local M = {
 -- Seconds of one wait: hooks of the host run in between.
 local PAUSE = 1
 
--- Seconds between two looks whether a nursery has ended the wait of a coroutine
--- of the host's.
-local SCOPE_PAUSE = 0.05
-
 ---@class fork_map.Loop
 ---@field core fork_map.core.Engine
 ---@field generation integer of the process that it belongs to
 ---@field n_jobs integer futures that processes will settle
 ---@field live table<fork_map.Cell, true> cells that have not settled
 ---@field n_live integer of them
----@field adapter table? how coroutines of the host's loop are suspended
+---@field adapter fork_map.Adapter? how coroutines of the host's loop are suspended
 local Loop = {}
 Loop.__index = Loop
 
@@ -104,8 +100,8 @@ end
 function Loop:add(cell)
   self.live[cell] = true
   self.n_live = self.n_live + 1
-  if self.n_live == 1 and self.adapter and self.adapter.drive then
-    self.adapter.drive(self)
+  if self.n_live == 1 and self.adapter then
+    self.adapter:drive(self)
   end
 end
 
@@ -114,6 +110,9 @@ function Loop:remove(cell)
   self.live[cell] = nil
   self.n_live = self.n_live - 1
   self.n_settled = self.n_settled + 1
+  if self.n_live == 0 and self.adapter then
+    self.adapter:rest(self)
+  end
 end
 
 function Loop:is_stale()
@@ -332,6 +331,11 @@ end
 -- A context is what nurseries look at: a task, or what stands for another
 -- coroutine.  Its innermost scope is `context.scope`, linked by `outer`.
 
+---What stands for a coroutine that is no task; see fork_map/attach.lua.
+local Context = {}
+Context.__index = Context
+M.Context = Context
+
 ---The context of the running coroutine.
 function M.get_context()
   check_process()
@@ -342,7 +346,7 @@ function M.get_context()
   end
   local context = contexts[co]
   if not context then
-    context = {}
+    context = setmetatable({ co = co, waits = 0 }, Context)
     contexts[co] = context
     if is_main then
       main_context = context
@@ -401,7 +405,7 @@ function M.end_wait(task)
   task.awaited = nil
 end
 
--- In the running task.
+-- In the running task, or in a coroutine of the host's loop.
 local function suspend(task, f, cell, deadline, is_shielded)
   local err = not is_shielded and M.find_cancel(task)
   if err then
@@ -425,41 +429,28 @@ local function suspend(task, f, cell, deadline, is_shielded)
   M.end_wait(task)
   if why == "cancelled" then
     error(M.find_cancel(task) or M.new_cancelled_error(), 0)
+  elseif why == "closed" then
+    error(M.new_closed_error(), 0)
   end
   return cell.is_settled
 end
 
--- In a coroutine of a loop of the host's.
-local function wait_in_host(f, cell, deadline, is_shielded)
-  local loop = cell.loop
-  local fd = f and f:pollfd()
-  while not cell.is_settled do
-    if not loop.is_driven then
-      core.engine_step(loop.core, 0)
-      loop:turn(not M.is_scheduling)
-    end
-    local left = deadline and deadline - now()
-    if cell.is_settled then
-      break
-    elseif left and left <= 0 then
-      return false
-    end
-    local context = M.get_context()
-    local err = not is_shielded and M.find_cancel(context)
-    if err then
-      error(err, 0)
-    end
-    if context.scope then -- whose end no descriptor tells
-      left = math.min(left or SCOPE_PAUSE, SCOPE_PAUSE)
-    end
-    loop.adapter.wait(fd or loop:get_pollfd(), left)
-  end
-  return true
+-- The same there: its context stands for a task.
+local function suspend_in_host(f, cell, deadline, is_shielded)
+  local context = M.get_context()
+  context.cell = { loop = cell.loop }
+  return suspend(context, f, cell, deadline, is_shielded)
 end
 
 -- Whether the running coroutine is that of the task, and may yield.
 function M.can_suspend(task)
   return task.co == coroutine.running() and not task.is_closing and coroutine.isyieldable()
+end
+
+-- Whether it is a coroutine of the loop that the engine is attached to.
+local function is_in_host(loop, deadline)
+  return loop.adapter and coroutine.isyieldable() and loop.adapter:is_inside()
+    and not (deadline and deadline <= now())
 end
 
 local BELOW = "fork_map: would deadlock: only a task could settle this, and none can run here"
@@ -484,8 +475,8 @@ function M.wait(f, cell, deadline, is_shielded)
   local task = M.current
   if task and M.can_suspend(task) then
     return suspend(task, f, cell, deadline, is_shielded)
-  elseif not task and cell.loop.adapter and coroutine.isyieldable() then
-    return wait_in_host(f, cell, deadline, is_shielded)
+  elseif not task and is_in_host(cell.loop, deadline) then
+    return suspend_in_host(f, cell, deadline, is_shielded)
   end
   local runs_tasks = not (task or M.is_scheduling
     or core.engine_state(cell.loop.core) == "finalizer")
@@ -561,6 +552,9 @@ function Loop:close()
     end
   end
   self.timers, self.ready = timers.new(), new_queue()
+  if self.adapter then
+    self.adapter:close(self)
+  end
 end
 
 local function finish_call(was, ...)

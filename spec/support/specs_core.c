@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -313,6 +314,16 @@ static int l_read(lua_State *L)
     return 1;
 }
 
+/* is_readable(fd[, seconds]): at once, or within that time */
+static int l_is_readable(lua_State *L)
+{
+    struct pollfd pfd = {.fd = check_int(L, 1), .events = POLLIN};
+    double seconds = luaL_optnumber(L, 2, 0);
+
+    lua_pushboolean(L, poll(&pfd, 1, (int)(seconds * 1000)) > 0);
+    return 1;
+}
+
 /* ----------------------------------------------------------------------- time
  */
 
@@ -498,6 +509,7 @@ int luaopen_specs_core(lua_State *L)
                                          {"close", l_close},
                                          {"write", l_write},
                                          {"read", l_read},
+                                         {"is_readable", l_is_readable},
                                          {"now", l_now},
                                          {"sleep", l_sleep},
                                          {"interrupt_after", l_interrupt_after},

@@ -17,7 +17,7 @@
 
 struct fm__beacon {
     struct fm__poller poller; /* the engine's and that of the bell */
-    struct fm__bell bell;     /* rung when it is lit, and never silenced */
+    struct fm__bell bell;     /* rung when it is lit */
     unsigned generation;      /* of the process whose descriptors they are */
 };
 
@@ -64,6 +64,12 @@ void fm__beacon_light(struct fm__beacon *beacon)
 {
     if (beacon->generation == fm__fds_generation())
         (void)fm__bell_ring(&beacon->bell);
+}
+
+void fm__beacon_dim(struct fm__beacon *beacon)
+{
+    if (beacon->generation == fm__fds_generation())
+        fm__bell_silence(&beacon->bell);
 }
 
 void fm__beacon_free(struct fm__beacon *beacon)

@@ -294,6 +294,13 @@ static int l_beacon(lua_State *L)
     *ret = NULL;
     luaL_setmetatable(L, BEACON_MT);
     rc = fm__beacon_new(box->engine, ret);
+    if (rc == -EMFILE || rc == -ENFILE) {
+        /* Those of garbage are as small as any, and so the collector is in no
+         * hurry.  Futures have finalizers, and their beacons go after them. */
+        (void)lua_gc(L, LUA_GCCOLLECT);
+        (void)lua_gc(L, LUA_GCCOLLECT);
+        rc = fm__beacon_new(box->engine, ret);
+    }
     if (rc == -ENOSYS || rc == FM_ECLOSED)
         return 0;
     if (rc < 0)
@@ -318,6 +325,16 @@ static int l_beacon_light(lua_State *L)
 
     if (*beacon != NULL)
         fm__beacon_light(*beacon);
+    return 0;
+}
+
+/* beacon_dim(beacon) */
+static int l_beacon_dim(lua_State *L)
+{
+    struct fm__beacon *const *beacon = luaL_checkudata(L, 1, BEACON_MT);
+
+    if (*beacon != NULL)
+        fm__beacon_dim(*beacon);
     return 0;
 }
 
@@ -349,6 +366,7 @@ void fmL_open_spawn(lua_State *L)
                                          {"beacon", l_beacon},
                                          {"beacon_fd", l_beacon_fd},
                                          {"beacon_light", l_beacon_light},
+                                         {"beacon_dim", l_beacon_dim},
                                          {NULL, NULL}};
 
     luaL_newmetatable(L, BEACON_MT);
