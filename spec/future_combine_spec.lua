@@ -317,10 +317,12 @@ describe("as_completed()", function()
   it("lets go of the rest when its loop is left, by break or by an error", function()
     local engine <close> = fork_map.new { grace = 0 }
     local kept = engine:spawn(sys.sleep, 60)
+    local n = 0
     for f in engine:as_completed { kept, engine:spawn(give), engine:spawn(sys.sleep, 60) } do
-      assert.equal("done", f:status())
-      break
+      n = n + 1
+      if f:status() == "done" then break end
     end
+    assert.equal(1, n)
     pcall(function()
       for f in engine:as_completed { kept, engine:spawn(give), engine:spawn(sys.sleep, 60) } do
         assert(f:status() == nil, "boom")

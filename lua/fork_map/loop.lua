@@ -490,6 +490,8 @@ end
 function Loop:check_open()
   if self.is_closed then
     error(M.new_closed_error(), 0)
+  elseif self:is_stale() then
+    error(M.new_stale_error(), 0)
   end
 end
 
