@@ -323,12 +323,16 @@ function makers.copas()
   function adapter.start(loop, _, step)
     local object = new_readable(loop:get_pollfd())
     copas.addthread(function()
-      repeat
-        if object.is_over then
+      while true do
+        if not object.is_over then
+          copas.receive(object, 1)
+        end
+        if not step() then
+          return
+        elseif object.is_over then
           object = new_readable(loop:get_pollfd())
         end
-        copas.receive(object, 1)
-      until not step()
+      end
     end)
     return function()
       if can_wake then
