@@ -160,7 +160,7 @@ local Parking = {}
 
 function Parking:__close()
   local context = self.context
-  context.is_waiting, context.is_suspended = false, false
+  context.is_waiting, context.is_suspended, context.co = false, false, nil
   unpark(context)
   loops.end_wait(context)
   if context.adapter.finish then
@@ -176,7 +176,8 @@ function Context:pause()
   local loop = self.cell.loop
   local adapter = loop.adapter
   local place = adapter.start and get_place(adapter) or NOWHERE
-  self.adapter, self.is_suspended = adapter, true
+  -- A nursery knows its context, and may not keep an abandoned coroutine alive.
+  self.adapter, self.is_suspended, self.co = adapter, true, coroutine.running()
   adapter.parked[self] = place
   place.n_parked = place.n_parked + 1
   local _ <close> = setmetatable({ context = self }, Parking)
@@ -359,8 +360,8 @@ function makers.copas()
 end
 
 -- What a coroutine raises that nobody but the loop has resumed.
-local function report(context, err)
-  local traceback = debug.traceback(context.co, tostring(err))
+local function report(context, co, err)
+  local traceback = debug.traceback(co, tostring(err))
   if getmetatable(err) ~= core.Error then
     err = loops.to_error(err)
     err.traceback = traceback
@@ -388,7 +389,7 @@ function makers.luv()
         and coroutine.status(co) == "suspended" then
         local ok, err = coroutine.resume(co)
         if not ok then
-          report(context, err)
+          report(context, co, err)
         end
       end
     end

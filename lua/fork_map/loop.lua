@@ -346,7 +346,7 @@ function M.get_context()
   end
   local context = contexts[co]
   if not context then
-    context = setmetatable({ co = co, waits = 0 }, Context)
+    context = setmetatable({ waits = 0 }, Context)
     contexts[co] = context
     if is_main then
       main_context = context
