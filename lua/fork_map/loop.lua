@@ -20,6 +20,9 @@ local M = {
   is_scheduling = false,
 }
 
+-- Seconds of one step, at most.
+local LONGEST = 1e9
+
 -- Seconds of one wait: hooks of the host run in between.
 local PAUSE = 1
 
@@ -503,10 +506,8 @@ function Loop:step(seconds)
   if self:is_busy_in_lua() then
     seconds = 0
   elseif seconds > 0 then
-    local at = self.timers:next()
-    if at then
-      seconds = math.max(0, math.min(seconds, at - now()))
-    end
+    local at = self.timers:next() or math.huge
+    seconds = math.max(0, math.min(seconds, at - now(), LONGEST))
   end
   local _ <close> = begin_scheduling(runs_tasks)
   local n, code
