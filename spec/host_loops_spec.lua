@@ -189,6 +189,22 @@ local function waits(w, host)
     assert.equal(100, n)
   end)
 
+  -- Where each that waits needs a descriptor, the kernel takes a hundred.
+  it("waits for a thousand futures in many coroutines at once #slow", function()
+    local width = host.waits_by_descriptor and 80 or 1000
+    local n = 0
+    for i = 1, width do
+      host.go(function()
+        for k = i, 1000, width do
+          assert(w.engine:spawn(double, k):await() == 2 * k)
+          n = n + 1
+        end
+      end)
+    end
+    assert.same({}, host.run())
+    assert.equal(1000, n)
+  end)
+
   it("runs tasks, which wait as tasks do", function()
     local order = {}
     host.go(function()

@@ -209,10 +209,10 @@ function Methods:step(seconds)
     check_seconds("engine:step", seconds)
   end
   local loop = self.loop or M.get_loop(self)
-  if loops.get_state(self.core) == "callback" then
-    error("fork_map: cannot step inside a callback of the engine", 2)
-  elseif loop:is_stale() then
+  if loop:is_stale() then
     error(loops.new_stale_error(), 0)
+  elseif loops.is_calling or core.in_callback(self.core) then
+    error("fork_map: cannot step inside a callback of the engine", 2)
   end
   return (loop:step(seconds or 0))
 end

@@ -229,8 +229,8 @@ local function waiting_adapter(wait, fields)
   function self.finish(context)
     local beacon = context.beacon
     context.beacon = nil
-    if beacon and #self.spare < SPARE_MOST and not self.has_left then
-      core.beacon_dim(beacon)
+    if beacon and #self.spare < SPARE_MOST and not self.has_left
+      and core.beacon_dim(beacon) then
       table.insert(self.spare, beacon)
     end
   end

@@ -406,8 +406,14 @@ function core.beacon_fd(beacon) end
 ---@param beacon fork_map.core.Beacon
 function core.beacon_light(beacon) end
 
+---Whether a callback of the engine runs.
+---@param engine fork_map.core.Engine
+---@return boolean
+function core.in_callback(engine) end
+
 ---Take the light back, to use it again.
 ---@param beacon fork_map.core.Beacon
+---@return boolean can_be_used
 function core.beacon_dim(beacon) end
 
 return core

@@ -130,6 +130,7 @@ end
 M.copas = copas and {
   name = "copas",
   loop_is_endless = not copas.finished,
+  waits_by_descriptor = not copas.finished,
   open = function()
     errors, n_threads = {}, 0
     copas.autoclose = false
@@ -191,6 +192,7 @@ end
 
 M.tiny = {
   name = { wait = tiny_wait },
+  waits_by_descriptor = true,
   open = function()
     errors, waiting = {}, {}
   end,

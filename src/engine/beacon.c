@@ -17,6 +17,7 @@
 
 struct fm__beacon {
     struct fm__poller poller; /* the engine's and that of the bell */
+    int engine_fd;            /* in it, while the beacon is dark */
     struct fm__bell bell;     /* rung when it is lit */
     unsigned generation;      /* of the process whose descriptors they are */
 };
@@ -35,6 +36,7 @@ int fm__beacon_new(fm_engine *engine, struct fm__beacon **ret_beacon)
     beacon->poller = (struct fm__poller)FM__POLLER_INIT;
     beacon->bell = (struct fm__bell)FM__BELL_INIT;
     beacon->generation = fm__fds_generation();
+    beacon->engine_fd = fd;
     rc = fm__fds_open();
     if (rc < 0) {
         fm__sys.free(beacon);
@@ -62,14 +64,20 @@ int fm__beacon_fd(const struct fm__beacon *beacon)
 
 void fm__beacon_light(struct fm__beacon *beacon)
 {
-    if (beacon->generation == fm__fds_generation())
-        (void)fm__bell_ring(&beacon->bell);
+    if (beacon->generation != fm__fds_generation())
+        return;
+    (void)fm__bell_ring(&beacon->bell);
+    /* The kernel takes only so many that watch one engine. */
+    fm__poller_remove(&beacon->poller, beacon->engine_fd);
 }
 
-void fm__beacon_dim(struct fm__beacon *beacon)
+int fm__beacon_dim(struct fm__beacon *beacon)
 {
-    if (beacon->generation == fm__fds_generation())
-        fm__bell_silence(&beacon->bell);
+    if (beacon->generation != fm__fds_generation())
+        return FM_ECLOSED;
+    fm__bell_silence(&beacon->bell);
+    fm__poller_remove(&beacon->poller, beacon->engine_fd);
+    return fm__poller_add(&beacon->poller, beacon->engine_fd, 0);
 }
 
 void fm__beacon_free(struct fm__beacon *beacon)

@@ -56,7 +56,7 @@ struct fm__beacon;
 int fm__beacon_new(fm_engine *engine, struct fm__beacon **ret_beacon);
 int fm__beacon_fd(const struct fm__beacon *beacon);
 void fm__beacon_light(struct fm__beacon *beacon);
-void fm__beacon_dim(struct fm__beacon *beacon);
+int fm__beacon_dim(struct fm__beacon *beacon);
 /* NULL is a no-op. */
 void fm__beacon_free(struct fm__beacon *beacon);
 

@@ -477,18 +477,25 @@ void fm__engine_leave(fm_engine *engine)
         fm_engine_free(engine);
 }
 
+/* Nothing will happen by itself.  Told without a system call: whose engine it
+ * is matters to what is done with it, and nothing is. */
+static bool is_at_rest(const fm_engine *engine)
+{
+    return engine->generation == fm__fds_generation() && !engine->closed &&
+           !engine->in_callback && !engine->is_at_work && is_idle(engine) &&
+           !engine->parked;
+}
+
 int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
 {
     int rc;
 
+    if (is_at_rest(engine))
+        return 0;
     if (!fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
     if (engine->in_callback || !fm__engine_enter(engine))
         return FM_EBUSY;
-    if (is_idle(engine) && !engine->parked) {
-        fm__engine_exit(engine);
-        return 0;
-    }
     rc = fm__engine_step(engine, timeout_ns);
     fm__engine_leave(engine);
     return rc;

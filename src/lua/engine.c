@@ -246,6 +246,17 @@ static int l_engine_state(lua_State *L)
     return 1;
 }
 
+/* in_callback(engine) -> boolean: as engine_state() tells it, which also asks
+ * the system whose the engine is */
+static int l_in_callback(lua_State *L)
+{
+    const struct fmL_engine *box = fmL_check_engine(L, 1);
+
+    lua_pushboolean(L,
+                    box->engine != NULL && fm__engine_in_callback(box->engine));
+    return 1;
+}
+
 /* engine_step(engine, seconds) -> count | nil, code name */
 static int l_engine_step(lua_State *L)
 {
@@ -336,6 +347,7 @@ void fmL_open_engine(lua_State *L)
         {"engine_new", l_engine_new},
         {"engine_configure", l_engine_configure},
         {"engine_state", l_engine_state},
+        {"in_callback", l_in_callback},
         {"engine_step", l_engine_step},
         {"engine_close", l_engine_close},
         {"engine_stats", l_engine_stats},

@@ -294,9 +294,10 @@ static int l_beacon(lua_State *L)
     *ret = NULL;
     luaL_setmetatable(L, BEACON_MT);
     rc = fm__beacon_new(box->engine, ret);
-    if (rc == -EMFILE || rc == -ENFILE) {
-        /* Those of garbage are as small as any, and so the collector is in no
-         * hurry.  Futures have finalizers, and their beacons go after them. */
+    if (rc == -EMFILE || rc == -ENFILE || rc == -EINVAL) {
+        /* No descriptors, or too many that watch this engine.  Those of garbage
+         * are as small as any, and so the collector is in no hurry.  Futures
+         * have finalizers, and their beacons go after them. */
         (void)lua_gc(L, LUA_GCCOLLECT);
         (void)lua_gc(L, LUA_GCCOLLECT);
         rc = fm__beacon_new(box->engine, ret);
@@ -328,14 +329,13 @@ static int l_beacon_light(lua_State *L)
     return 0;
 }
 
-/* beacon_dim(beacon) */
+/* beacon_dim(beacon) -> whether it can be used again */
 static int l_beacon_dim(lua_State *L)
 {
     struct fm__beacon *const *beacon = luaL_checkudata(L, 1, BEACON_MT);
 
-    if (*beacon != NULL)
-        fm__beacon_dim(*beacon);
-    return 0;
+    lua_pushboolean(L, *beacon != NULL && fm__beacon_dim(*beacon) == 0);
+    return 1;
 }
 
 static int beacon_gc(lua_State *L)
