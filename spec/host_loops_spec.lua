@@ -35,7 +35,7 @@ local function describe_host(name, fn)
   end
   describe(name .. " #not_portable", function()
     local check
-    process.guard(before_each, function(fn) check = fn end)
+    process.guard(before_each, function(found) check = found end)
     local world = { host = host }
     before_each(function()
       host.open()
