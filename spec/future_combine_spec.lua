@@ -161,7 +161,9 @@ describe("any() and race()", function()
 
   it("any() gives the values of the first that succeeds", function()
     local engine <close>, log = futures.new_engine { grace = 0 }
-    local f = engine:any { a = engine:spawn(sys.sleep, 60), b = engine:spawn(error, "boom"),
+    local failed = engine:spawn(error, "boom")
+    failed:wait()
+    local f = engine:any { a = engine:spawn(sys.sleep, 60), b = failed,
       c = engine:spawn(give, nil, 2) }
     assert.same({ nil, 2, n = 2 }, table.pack(f:await()))
     futures.collect(engine)

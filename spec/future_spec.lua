@@ -231,6 +231,7 @@ describe("status() and poll()", function()
     failed:wait()
     cancelled:wait()
     assert.same({ "failed", "cancelled" }, { failed:status(), cancelled:status() })
+    assert.equal("x", select(2, failed:poll()).value)
     assert.equal("cancelled", select(2, cancelled:poll()).kind)
   end)
 
