@@ -353,7 +353,7 @@ describe("nursery:results()", function()
 
   it("is shared by several loops, also of tasks of the nursery", function()
     for _, who in ipairs { "inside", "outside" } do
-      local taken, count, takers = {}, 0, {}
+      local taken, count, n_added, takers = {}, 0, 11, {}
       fork_map.nursery(function(n)
         local function take()
           for f in n:results() do
@@ -361,6 +361,7 @@ describe("nursery:results()", function()
             taken[f], count = true, count + 1
             fork_map.yield()
             if count <= 20 then
+              n_added = n_added + 1
               n:start(fork_map.yield)
             end
           end
@@ -376,9 +377,30 @@ describe("nursery:results()", function()
           takers[i]:await()
         end
       end)
-      assert.is_true(count >= 31, who)
+      assert.is_true(count >= n_added, who)
       quiet.check()
     end
+  end)
+
+  it("may be taken by what a task of the nursery holds", function()
+    local count = 0
+    fork_map.nursery(function(n)
+      n:start(fork_map.sleep, 0.001)
+      for _ = 1, 2 do
+        n:start(function()
+          fork_map.nursery(function(inner)
+            for _ = 1, 2 do
+              inner:start(function()
+                for _ in n:results() do
+                  count = count + 1
+                end
+              end)
+            end
+          end)
+        end)
+      end
+    end)
+    assert.is_true(count >= 1)
   end)
 
   it("is for several tasks that add as well", function()

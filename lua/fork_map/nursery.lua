@@ -168,7 +168,7 @@ local function open(loop, prepared, opts)
   local self = setmetatable({
     loop = loop, prepared = prepared, on_error = opts.on_error, context = context,
     outer = context.scope, max_active = opts.max_active or math.huge,
-    futures = {}, n_open = 0, n_active = 0, n_held = 0, n_taking = 0, others = {},
+    futures = {}, n_open = 0, n_active = 0, n_held = 0, takers = {}, others = {},
     queue = {}, queue_first = 1, queue_last = 0,
     pending = {}, pending_first = 1, pending_last = 0,
   }, Scope)
@@ -378,26 +378,46 @@ function Nursery:adopt(f)
   return f
 end
 
--- While a task of the scope waits for its results.
-local Taking = { __close = function(self)
-  self.scope.n_taking = self.scope.n_taking - 1
-end }
+-- The cell in the scope that is the task, or that holds it by a nursery; or nil.
+local function find_holder(task, scope)
+  while task and task.cell do
+    local inner = task.cell.callback_scope
+    if inner == scope then
+      return task.cell
+    end
+    task = inner and inner.context
+  end
+  return nil
+end
 
--- False when nothing is outstanding.  Tasks of the scope that take its results do
--- not wait for themselves, nor for each other while they wait.
+-- While something in the scope waits for its results.
+local Taking = {}
+
+function Taking:__close()
+  local takers, holder = self.scope.takers, self.holder
+  takers[holder] = takers[holder] > 1 and takers[holder] - 1 or nil
+end
+
+-- False when nothing is outstanding.  What is in the scope and takes its results
+-- does not wait for itself, nor for others while these wait so.
 local function wait_for_result(self)
-  local task = loops.current
-  if not task or task.cell.callback_scope ~= self then
+  local holder = find_holder(loops.current, self)
+  if not holder then
     if self.n_open == 0 then
       return false
     end
     wait_for(self, "change")
     return true
-  elseif self.n_open <= self.n_taking + 1 then
+  end
+  local takers, n_others = self.takers, self.n_open
+  takers[holder] = (takers[holder] or 0) + 1
+  local _ <close> = setmetatable({ scope = self, holder = holder }, Taking)
+  for cell in pairs(takers) do
+    n_others = n_others - (self.futures[cell] and 1 or 0)
+  end
+  if n_others <= 0 then
     return false
   end
-  self.n_taking = self.n_taking + 1
-  local _ <close> = setmetatable({ scope = self }, Taking)
   wait_for(self, "change")
   return true
 end
@@ -456,23 +476,11 @@ local function is_inside(scope)
   return false
 end
 
--- Whether that task is in the scope, or in one that something in it holds.
-local function is_below(task, scope)
-  while task and task.cell do
-    local inner = task.cell.callback_scope
-    if inner == scope then
-      return true
-    end
-    task = inner and inner.context
-  end
-  return false
-end
-
 ---Wait until nothing is outstanding.  From outside of its body nothing more may be
 ---added from then on; what it holds may not wait for all of it.
 function Nursery:join()
   local scope = check(self, "join")
-  if is_below(loops.current, scope) then
+  if find_holder(loops.current, scope) then
     error("fork_map: nursery:join: would deadlock: it is called by a task of the nursery", 2)
   end
   if not is_inside(scope) then
