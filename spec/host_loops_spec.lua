@@ -2,60 +2,6 @@
 local fork_map = require "fork_map"
 local hosts = require "support.host_loops"
 local process = require "support.process"
-local sys = require "specs_core"
-
--- ----------------------------------------------------------------- apparatus
-
--- Children that come to it stand still until it is opened, for all.
-local function new_gate()
-  local reader, writer = sys.pipe()
-  return {
-    pass = function(...)
-      while not sys.is_readable(reader, 10) do end
-      return ...
-    end,
-    open = function()
-      sys.write(writer, "x")
-    end,
-    close = function()
-      sys.close(reader)
-      sys.close(writer)
-    end,
-  }
-end
-
--- What all tests of one host's loop share.
-local function describe_host(name, fn)
-  local host = hosts[name]
-  if not host then
-    describe(name .. " #not_portable", function()
-      pending("is not installed")
-    end)
-    return
-  end
-  describe(name .. " #not_portable", function()
-    local check
-    process.guard(before_each, function(found) check = found end)
-    local world = { host = host }
-    before_each(function()
-      host.open()
-      world.unhandled = {}
-      world.gate = new_gate()
-      world.engine = fork_map.new { grace = 0, on_unhandled = function(err, why)
-        table.insert(world.unhandled, why .. ": " .. tostring(err))
-      end }
-      world.engine:attach(host.name)
-    end)
-    after_each(function()
-      world.engine:close()
-      world.gate.close()
-      host.close()
-      world.engine = nil
-      check()
-    end)
-    fn(world, host)
-  end)
-end
 
 local function double(x)
   return 2 * x
@@ -497,7 +443,7 @@ end
 
 describe("engine:attach()", function()
   for _, name in ipairs { "luv", "cqueues", "copas", "tiny" } do
-    describe_host(name, function(w, host)
+    hosts.describe(name, function(w, host)
       waits(w, host)
       nurseries(w, host)
       ends(w, host)

@@ -40,9 +40,10 @@ local function is_needed(self, loop, place)
     and (place.n_parked > 0 or loop.n_live > 0 and place == self.home[1])
 end
 
--- One step for a driver.  False when it is to end; it may be started again then.
-local function drive_step(self, loop, place)
-  if is_needed(self, loop, place) then
+-- One step for a driver, or a look whether it is to go on.  False when it is to
+-- end; it may be started again then.
+local function drive_step(self, loop, place, only_looks)
+  if not only_looks and is_needed(self, loop, place) then
     place.is_stepping = true
     local ok, err = pcall(loop.step, loop, 0)
     place.is_stepping = false
@@ -73,8 +74,8 @@ end
 
 local function ensure_driver(self, loop, place)
   if not place.look and is_needed(self, loop, place) then
-    place.look = self.start(loop, place, function()
-      return drive_step(self, loop, place)
+    place.look = self.start(loop, place, function(only_looks)
+      return drive_step(self, loop, place, only_looks)
     end)
   end
 end
@@ -270,9 +271,11 @@ function makers.cqueues()
     local object = { pollfd = loop:get_pollfd(), events = "r" }
     local looks = condition.new()
     local ok = controller and pcall(controller.wrap, controller, function()
-      repeat
+      local goes_on = step(true) -- it was told before it has begun, perhaps
+      while goes_on do
         cqueues.poll(object, looks)
-      until not step()
+        goes_on = step()
+      end
     end)
     return ok and function()
       looks:signal()

@@ -8,7 +8,9 @@
 --
 -- A library that is not there is not in the table.
 
+local busted = require "busted"
 local fork_map = require "fork_map"
+local process = require "support.process"
 local sys = require "specs_core"
 
 local M = {}
@@ -225,6 +227,59 @@ M.tiny = {
     return errors
   end,
 }
+
+-- ------------------------------------------------------------------ apparatus
+
+-- Children that come to it stand still until it is opened, for all.
+local function new_gate()
+  local reader, writer = sys.pipe()
+  return {
+    pass = function(...)
+      while not sys.is_readable(reader, 10) do end
+      return ...
+    end,
+    open = function()
+      sys.write(writer, "x")
+    end,
+    close = function()
+      sys.close(reader)
+      sys.close(writer)
+    end,
+  }
+end
+
+---Tests of one of them, in an engine that is attached to it: `fn(world, host)`.
+function M.describe(name, fn)
+  local host = M[name]
+  if not host then
+    busted.describe(name .. " #not_portable", function()
+      busted.pending("is not installed")
+    end)
+    return
+  end
+  busted.describe(name .. " #not_portable", function()
+    local check
+    process.guard(busted.before_each, function(found) check = found end)
+    local world = { host = host }
+    busted.before_each(function()
+      host.open()
+      world.unhandled = {}
+      world.gate = new_gate()
+      world.engine = fork_map.new { grace = 0, on_unhandled = function(err, why)
+        table.insert(world.unhandled, why .. ": " .. tostring(err))
+      end }
+      world.engine:attach(host.name)
+    end)
+    busted.after_each(function()
+      world.engine:close()
+      world.gate.close()
+      host.close()
+      world.engine = nil
+      check()
+    end)
+    fn(world, host)
+  end)
+end
 
 -- Whether engines have descriptors here, without which none can be attached.
 local probe <close> = fork_map.new()
