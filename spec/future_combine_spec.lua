@@ -81,6 +81,18 @@ describe("future:map()", function()
     assert.equal(1000, f:await())
   end)
 
+  it("is cancelled from the end of a long chain to its beginning", function()
+    local engine <close> = fork_map.new()
+    local f = engine:spawn(sys.sleep, 60)
+    local last = f
+    for _ = 1, 150000 do
+      last = last:map(give)
+    end
+    assert.is_true(last:cancel(0))
+    f:wait()
+    assert.equal("cancelled", f:status())
+  end)
+
   it("may spawn in the function, and gives the future as it is", function()
     local engine <close> = fork_map.new()
     local f = engine:spawn(give, 1):map(function(x) return engine:spawn(give, x + 1) end)

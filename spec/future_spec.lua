@@ -120,6 +120,32 @@ describe("fork_map.spawn()", function()
     assert.equal("inner", inner:await())
   end)
 
+  it("is refused in a __gc metamethod, by whatever name", function()
+    local engine <close> = fork_map.new()
+    local nursery <close> = engine:nursery()
+    local texts = {}
+    setmetatable({}, { __gc = function()
+      for _, object in ipairs { engine, engine:with {}, nursery } do
+        texts[#texts + 1] = select(2, pcall(object.spawn, object, print))
+      end
+    end })
+    collectgarbage()
+    assert.equal(3, #texts)
+    for _, text in ipairs(texts) do
+      assert.matches("inside a __gc metamethod", tostring(text), 1, true)
+    end
+  end)
+
+  it("keeps an engine alive that nobody has any more", function()
+    local f = fork_map.new():spawn(function() return 1 end)
+    collectgarbage()
+    collectgarbage()
+    assert.equal(1, f:await())
+    f = nil -- luacheck: ignore 311
+    collectgarbage()
+    collectgarbage()
+  end)
+
   it("is told apart from others by tostring()", function()
     local f = fork_map.spawn(function() end)
     assert.matches("^fork_map.Future: ", tostring(f))
@@ -485,6 +511,28 @@ describe("future:cancel()", function()
     f:cancel(0)
     assert.equal("whole", f:await())
     assert.equal("done", f:status())
+  end)
+
+  it("keeps a call that waits for another try from having one", function()
+    local engine <close> = fork_map.new()
+    local f = engine:with { retries = 5, retry_on = { "exit" }, backoff = 3600 }
+      :spawn(os.exit, 3)
+    futures.step_until(engine, function() return f:status() == "queued" end, "the first try")
+    assert.is_nil(f:pid())
+    assert.is_true(f:cancel())
+    f:wait()
+    assert.equal("cancelled", f:status())
+  end)
+
+  it("may be called by a hook of at_fork, for the call that is about to begin", function()
+    assert.same({ "cancelled", 2 }, { fork_map(function()
+      local engine <close> = fork_map.new { max_children = 1 }
+      local list = { engine:spawn(function() end), engine:spawn(print, "not reached") }
+      fork_map.at_fork { before = function() list[2]:cancel() end }
+      list[3] = engine:spawn(function() return 2 end)
+      list[2]:wait()
+      return list[2]:status(), list[3]:await()
+    end) })
   end)
 
   it("may be called inside a callback, for others and itself", function()

@@ -261,6 +261,17 @@ describe("an error of a hook, as Ctrl-C sets one,", function()
     assert.same({}, log)
   end)
 
+  it("may wait itself instead, while another wait goes on", function()
+    local engine <close>, log = futures.new_engine()
+    local f = engine:spawn(function() sys.sleep(0.3) return "outer" end)
+    local g, inner = engine:spawn(give, "inner"), nil
+    sys.interrupt_after(0.1, function() inner = g:await() end)
+    local outer = f:await()
+    sys.handle(14, "default")
+    assert.same({ "outer", "inner" }, { outer, inner })
+    assert.same({}, log)
+  end)
+
   it("leaves a wait while a task ends or yields by itself, and nothing of that is lost", function()
     for _, fn in ipairs {
       function() sys.sleep(0.3) return "value" end,

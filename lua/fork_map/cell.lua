@@ -331,29 +331,38 @@ end
 
 -- --------------------------------------------------------------- stopping
 
----Ask it to end, or force it with `grace` 0; nil: its own grace.
----@return boolean effect
-function Cell:cancel(grace)
+-- Returns the effect.  What it is made of comes into the list, to be cancelled too.
+local function cancel_one(self, grace, list)
   if self.is_settled then
     return false
   end
   local was = self.stop
   self:move("stop", grace == 0 and "forced" or "asked")
   local verb = self.verbs.cancel
-  if self.state == "waiting" or not verb then
-    local inputs, n = self.inputs, self.n_inputs
-    local effect = self:fail(M.new_error("cancelled", "it was cancelled"))
-    if self.verbs.cancels_inputs then
-      for i = 1, inputs and n or 0 do
-        if inputs[i] then
-          inputs[i].cell:cancel(grace)
-        end
-      end
-    end
-    return effect
+  if self.state ~= "waiting" and verb then
+    return verb(self, grace) and was == "none"
   end
-  local effect = verb(self, grace)
-  return was == "none" and effect
+  local inputs, n = self.inputs, self.n_inputs
+  local effect = self:fail(M.new_error("cancelled", "it was cancelled"))
+  if self.verbs.cancels_inputs then
+    for i = 1, inputs and n or 0 do
+      list[#list + 1] = inputs[i] and inputs[i].cell
+    end
+  end
+  return effect
+end
+
+---Ask it to end, or force it with `grace` 0; nil: its own grace.
+---@return boolean effect
+function Cell:cancel(grace)
+  local list = {}
+  local effect = cancel_one(self, grace, list)
+  local i = 1
+  while list[i] do -- a loop, as what is derived may be derived from in turn
+    cancel_one(list[i], grace, list)
+    i = i + 1
+  end
+  return effect
 end
 
 ---Its engine was closed.

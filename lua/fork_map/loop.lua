@@ -495,6 +495,8 @@ function Loop:check_open()
     error(M.new_closed_error(), 0)
   elseif self:is_stale() then
     error(M.new_stale_error(), 0)
+  elseif core.engine_state(self.core) == "finalizer" then
+    error("fork_map: cannot start anything inside a __gc metamethod", 0)
   end
 end
 
