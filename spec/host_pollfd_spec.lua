@@ -184,7 +184,7 @@ local function trace(program)
 end
 
 -- Also where there is a strace it may be forbidden.
-local can_trace = os.execute("strace -o /dev/null true 2>/dev/null")
+local can_trace = not sys.sanitized and os.execute("strace -o /dev/null true 2>/dev/null")
 
 describe("an engine that is idle #not_asan", function()
   if not can_trace then
