@@ -153,7 +153,7 @@ Completed.__index = Completed
 
 -- The next of them settles.
 local SIGNAL = { is_signal = true, needs_task = function(cell, known)
-  for f in pairs(cell.pending) do
+  for _, f in pairs(cell.pending) do
     if not f.cell:needs_task(known) then
       return false
     end
@@ -182,7 +182,7 @@ end
 -- They are not waited for any more.
 function Completed:__close()
   local state = self.state
-  for f, waiter in pairs(state.waiters) do
+  for waiter, f in pairs(state.waiters) do
     f.cell:remove_waiter(waiter)
   end
   state.waiters, state.n_left, state.queue, state.first, state.last = {}, 0, {}, 1, 0
@@ -200,8 +200,9 @@ function M.as_completed(loop, from)
     loop = loop, n_left = #found, queue = {}, first = 1, last = 0, waiters = {},
   }
   for _, f in ipairs(found) do
-    state.waiters[f] = f.cell:add_waiter(f, function()
-      state.waiters[f] = nil
+    local waiter
+    waiter = f.cell:add_waiter(f, function()
+      state.waiters[waiter] = nil
       state.n_left = state.n_left - 1
       state.last = state.last + 1
       state.queue[state.last] = f
@@ -210,6 +211,7 @@ function M.as_completed(loop, from)
         state.signal = nil
       end
     end)
+    state.waiters[waiter] = f -- which may be there twice
   end
   return setmetatable({ state = state }, Completed)
 end

@@ -134,6 +134,7 @@ end
 ---Do not call it any more; it may have been called.
 function Loop:stop_timer(timer)
   self.timers:stop(timer)
+  self:note()
 end
 
 -- ------------------------------------------------------------------- turns
