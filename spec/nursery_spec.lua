@@ -77,6 +77,7 @@ for form, open in pairs(FORMS) do
             n:start(function()
               events.task = select(2, pcall(fork_map.sleep, 60)).kind
             end)
+            fork_map.yield() -- the task begins
             n:spawn(function() os.exit(3) end)
             local ok, body = pcall(fork_map.sleep, 60)
             events.body = { ok, body.kind }

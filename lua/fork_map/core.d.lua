@@ -351,6 +351,11 @@ function core.outcome(future) end
 ---@param future fork_map.core.Future
 function core.release(future) end
 
+---How many children it may have at once.
+---@param engine fork_map.core.Engine
+---@return integer
+function core.max_children(engine) end
+
 ---Give an error to on_unhandled, or warn.
 ---@param engine fork_map.core.Engine
 ---@param err any

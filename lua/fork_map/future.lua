@@ -52,7 +52,7 @@ function Future:status()
   if cell.is_settled then
     return cell.outcome
   elseif cell.state == "waiting" then
-    return "waiting"
+    return cell.is_queued and "queued" or "waiting"
   end
   return cell.verbs.status and cell.verbs.status(cell) or "running"
 end
@@ -332,9 +332,10 @@ function cells.Cell:take()
   settle_by(self, pcall(core.outcome, future))
   core.release(future)
   self.core = nil
+  M.start_queued(loop)
 end
 
--- Its arguments are there: give it to the engine.
+-- Give it to the engine.  Returns why that cannot be.
 local function start(cell)
   local loop, args = cell.loop, cell.args
   loop.n_jobs = loop.n_jobs + 1
@@ -350,6 +351,49 @@ local function start(cell)
   return nil
 end
 
+---Its arguments are there, and its turn has come.
+function M.start(cell)
+  local err = start(cell)
+  if err then
+    cell:fail(cells.to_error(err))
+  end
+end
+
+-- So many more than can run are given to the engine.  What it has of a call is
+-- several kilobytes, which every fork has to look after: further calls wait here.
+local AHEAD = 32
+
+local function has_room(loop)
+  return loop.n_jobs < core.max_children(loop.core) + AHEAD
+end
+
+---Calls that have waited for their turn.
+function M.start_queued(loop)
+  local queue = loop.queued
+  while queue.first <= queue.last and has_room(loop) do
+    local cell = queue[queue.first]
+    queue[queue.first] = nil
+    queue.first = queue.first + 1
+    cell.is_queued = nil
+    if not cell.is_settled then
+      M.start(cell)
+    end
+  end
+end
+
+-- Start it, or have it wait for its turn.
+local function enqueue(cell)
+  local queue = cell.loop.queued
+  if queue.first > queue.last and has_room(cell.loop) then
+    M.start(cell)
+    return
+  end
+  queue.last = queue.last + 1
+  queue[queue.last] = cell
+  cell.is_queued = true
+end
+M.enqueue = enqueue
+
 -- All futures among its arguments have settled: put their values in place.
 local function resolve(cell)
   local args = cell.args
@@ -362,18 +406,7 @@ local function resolve(cell)
   if cell.scope then
     cell.scope:let_start(cell)
   else
-    local err = start(cell)
-    if err then
-      cell:fail(cells.to_error(err))
-    end
-  end
-end
-
----From a nursery, which bounds how many run at once.
-function M.start(cell)
-  local err = start(cell)
-  if err then
-    cell:fail(cells.to_error(err))
+    enqueue(cell)
   end
 end
 

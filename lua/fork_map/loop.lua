@@ -91,6 +91,7 @@ end
 function M.new(engine)
   local self = setmetatable({
     core = engine, generation = check_process(), n_jobs = 0, live = {}, n_live = 0,
+    queued = new_queue(),
     due = new_queue(), ready = new_queue(), dropped = new_queue(),
     timers = timers.new(), n_settled = 0,
   }, Loop)

@@ -117,7 +117,7 @@ function Scope:let_start(cell)
   end
   self.n_active = self.n_active + 1
   cell.is_active = true
-  futures.start(cell)
+  futures.enqueue(cell)
 end
 
 local function add(self, f)

@@ -40,6 +40,9 @@ void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud);
  * has timers of its own. */
 int fm__engine_rest(fm_engine *engine, int64_t timeout_ns);
 
+/* How many children it may have at once. */
+unsigned fm__engine_max_children(const fm_engine *engine);
+
 /* From this monotonic time on (1: now; 0: never) the binding has work of its
  * own: fm_engine_fd() and fm_engine_timeout() tell the host so.  Steps do not
  * heed it. */

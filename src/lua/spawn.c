@@ -163,6 +163,16 @@ static int l_release(lua_State *L)
     return 0;
 }
 
+/* max_children(engine) -> integer */
+static int l_max_children(lua_State *L)
+{
+    const struct fmL_engine *box = fmL_check_engine(L, 1);
+
+    lua_pushinteger(
+        L, box->engine != NULL ? fm__engine_max_children(box->engine) : 0);
+    return 1;
+}
+
 /* unhandled(engine, error, why): "callback" or "unseen" */
 static int l_unhandled(lua_State *L)
 {
@@ -355,6 +365,7 @@ void fmL_open_spawn(lua_State *L)
                                          {"details", l_details},
                                          {"outcome", l_outcome},
                                          {"release", l_release},
+                                         {"max_children", l_max_children},
                                          {"unhandled", l_unhandled},
                                          {"call", l_call},
                                          {"generation", l_generation},
