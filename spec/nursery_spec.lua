@@ -523,6 +523,23 @@ describe("fork_map.nursery()", function()
     end
   end)
 
+  it("says at once that its tasks cannot run below a task", function()
+    local f = fork_map.spawn(sys.sleep, 60)
+    local err = process.failure(function()
+      fork_map.task(function()
+        coroutine.wrap(function()
+          fork_map.nursery(function(n)
+            n:start(function() end)
+            n:spawn(function() end)
+          end)
+        end)()
+      end):await()
+    end)
+    assert.matches("only a task could settle this", err.message)
+    f:cancel(0)
+    f:wait()
+  end)
+
   it("refuses to begin in a callback", function()
     local messages = {}
     local f = fork_map.spawn(function() end)

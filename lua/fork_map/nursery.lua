@@ -27,20 +27,31 @@ Nursery.__index = Nursery
 
 -- ----------------------------------------------------------------- signals
 
--- Something in the scope settles, or the last of it has.
-local SIGNAL = { is_signal = true, needs_task = function(cell, known)
-  for inner in pairs(cell.scope_of.futures) do
-    if not inner:needs_task(known) then
-      return false
+-- What settles when something in the scope has, and what when the last of it has:
+-- whether only tasks can settle it.
+local SIGNALS = {
+  change = { is_signal = true, needs_task = function(cell, known)
+    for inner in pairs(cell.scope_of.futures) do
+      if not inner:needs_task(known) then
+        return false
+      end
     end
-  end
-  return true
-end }
+    return true
+  end },
+  empty = { is_signal = true, needs_task = function(cell, known)
+    for inner in pairs(cell.scope_of.futures) do
+      if inner:needs_task(known) then
+        return true
+      end
+    end
+    return false
+  end },
+}
 
 local function wait_for(self, name, is_shielded)
   local f = self[name]
   if not f then
-    f = futures.new(cells.new(self.loop, "signal", SIGNAL))
+    f = futures.new(cells.new(self.loop, "signal", SIGNALS[name]))
     f.cell.scope_of = self
     self[name] = f
   end

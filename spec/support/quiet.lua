@@ -21,7 +21,7 @@ function M.check(engine)
     is_in_task = false, is_calling = false, is_scheduling = false, children = {},
   }, {
     n_live = loop.n_live, n_jobs = loop.n_jobs, has_timer = loop.timers:next() ~= nil,
-    is_busy = loop:is_busy_in_lua(), is_in_task = loops.current ~= nil,
+    is_busy = loop:is_busy_in_lua() and true or false, is_in_task = loops.current ~= nil,
     is_calling = loops.is_calling, is_scheduling = loops.is_scheduling,
     children = process.children(),
   })
