@@ -146,14 +146,15 @@ describe("cancelling a task", function()
 
   it("that ignores it in a coroutine of its own is closed when it is back", function()
     local gate, open = quiet.gate()
-    local back, was_told = false, false
-    local f, events = waiting(function(events)
+    local f, events
+    local was_told = false
+    f, events = waiting(function(events)
       local _ <close> = setmetatable({}, { __close = function()
         events[1] = "closed"
       end })
       gate:wait()
       coroutine.wrap(function()
-        while not back do
+        while f.cell.stop ~= "forced" do
           local ok, err = pcall(fork_map.sleep, 0.001)
           was_told = was_told or not ok and err.kind == "cancelled"
         end
@@ -162,7 +163,6 @@ describe("cancelling a task", function()
       events[2] = "went on"
     end)
     quiet.after(0.01, function() f:cancel(0.01) end)
-    quiet.after(0.05, function() back = true end)
     open()
     assert.equal("cancelled", (outcome(f)))
     assert.same({ "closed" }, events)
