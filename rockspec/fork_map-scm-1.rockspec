@@ -69,6 +69,7 @@ build = {
         "src/process/worker_bytes.c",
         "src/engine/attempt.c",
         "src/engine/beacon.c",
+        "src/engine/bind.c",
         "src/engine/close.c",
         "src/engine/engine.c",
         "src/engine/entry.c",

@@ -544,3 +544,33 @@ describe("moves of cells", function()
     assert.equal(0, core.engine_stats(engine.core).running)
   end)
 end)
+
+describe("engine:step(0)", function()
+  process.guard(before_each, after_each, 4)
+
+  it("starts no more calls than it has time for, and says that there are more", function()
+    local engine <close> = futures.new_engine { max_children = 1, grace = 0 }
+    local slow = 0
+    fork_map.at_fork { parent = function()
+      local until_then = core.now() + slow
+      while core.now() < until_then do end
+    end }
+    for _ = 1, 60 do
+      engine:spawn(sys.sleep, 60):detach()
+    end
+    engine:configure { max_children = 12 }
+    slow = 0.002
+    local function count()
+      return core.engine_stats(engine.core).running
+    end
+    for n = 2, 5 do
+      assert.equal(0, engine:timeout())
+      engine:step(0)
+      assert.equal(n, count())
+    end
+    slow = 0
+    while count() < 12 do
+      engine:step(0.001)
+    end
+  end)
+end)

@@ -58,7 +58,8 @@ describe("in a map", function()
       end)
 
       for workers = 1, 2 do
-        it(("stop() ends all of it, with what there is, with %d workers"):format(workers), function()
+        local text = "stop() ends all of it, with what there is, with %d workers"
+        it(text:format(workers), function()
           local results = fork_map.map(1000, function(i)
             if i == 5 then
               fork_map.stop { why = "five" }

@@ -184,7 +184,8 @@ FM_API int64_t fm_engine_timeout(fm_engine *engine);
  *
  * Waits at most `timeout_ns` for something to do (0: not at all, negative:
  * as long as it takes); returns at once when nothing is alive or queued.
- * Does a bounded amount of work.  A signal ends the wait early.
+ * Does a bounded amount of work: with `timeout_ns` 0 it goes on starting jobs
+ * for a millisecond at most.  A signal ends the wait early.
  *
  * Returns how many futures settled, or -EINTR when a signal ended the wait
  * before anything happened, FM_ECLOSED, FM_EBUSY inside a callback, or

@@ -332,7 +332,6 @@ function cells.Cell:take()
   settle_by(self, pcall(core.outcome, future))
   core.release(future)
   self.core = nil
-  M.start_queued(loop)
 end
 
 -- Give it to the engine.  Returns why that cannot be.
@@ -368,9 +367,13 @@ local function has_room(loop)
 end
 
 ---Calls that have waited for their turn.
-function M.start_queued(loop)
+---@return boolean later there are more, but no more time
+function loops.start_queued(loop)
   local queue = loop.queued
   while queue.first <= queue.last and has_room(loop) do
+    if loop.start_until and core.now() > loop.start_until then
+      return true
+    end
     local cell = queue[queue.first]
     queue[queue.first] = nil
     queue.first = queue.first + 1
@@ -379,6 +382,7 @@ function M.start_queued(loop)
       M.start(cell)
     end
   end
+  return false
 end
 
 -- Start it, or have it wait for its turn.

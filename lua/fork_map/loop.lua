@@ -26,6 +26,9 @@ local LONGEST = 1e9
 -- Seconds of one wait: hooks of the host run in between.
 local PAUSE = 1
 
+-- Seconds that a step which may not wait goes on starting calls.
+local START = 0.001
+
 ---@class fork_map.Loop
 ---@field core fork_map.core.Engine
 ---@field generation integer of the process that it belongs to
@@ -91,7 +94,7 @@ end
 function M.new(engine)
   local self = setmetatable({
     core = engine, generation = check_process(), n_jobs = 0, live = {}, n_live = 0,
-    queued = new_queue(),
+    queued = new_queue(), starts_later = false,
     due = new_queue(), ready = new_queue(), dropped = new_queue(),
     timers = timers.new(), n_settled = 0,
   }, Loop)
@@ -160,6 +163,7 @@ end
 
 function Loop:is_busy_in_lua()
   return not (is_empty(self.due) and is_empty(self.ready) and is_empty(self.dropped))
+    or self.starts_later
 end
 
 -- Tell a host that polls when to come back.
@@ -201,6 +205,9 @@ function Loop:turn(runs_tasks)
     end
     cell:take()
   end
+  if not is_empty(self.queued) then
+    self.starts_later = M.start_queued(self)
+  end
   run_queue(self.dropped, "drop")
   if self.timers.n > 0 then
     self.timers:expire(now())
@@ -216,6 +223,7 @@ end
 -- Nothing of it can happen by itself any more.
 local function is_idle(self, runs_tasks)
   return self.n_jobs == 0 and is_empty(self.due) and is_empty(self.dropped)
+    and not self.starts_later
     and not self.timers:next() and not (runs_tasks and not is_empty(self.ready))
 end
 
@@ -523,7 +531,9 @@ function Loop:step(seconds)
   if n == 0 and self.n_live == 0 and self.timers.n == 0 and not self:is_busy_in_lua() then
     return 0
   end
+  self.start_until = seconds == 0 and now() + START or nil
   self:turn(runs_tasks)
+  self.start_until = nil
   return self.n_settled - before, code
 end
 

@@ -8,6 +8,8 @@
 
 #include <poll.h>
 
+#include "os/sys.h"
+
 #define JOBS 100
 #define FRAMES 60
 
@@ -28,7 +30,8 @@ static int pass_gate(fm_child *child, void *ud)
 
 static void count_settled(fm_future *future, void *ud)
 {
-    is_hello(fm_future_get_outcome(future));
+    if (fm_future_get_outcome(future)->kind != FM_CLOSED)
+        is_hello(fm_future_get_outcome(future));
     ++*(int *)ud;
 }
 
@@ -106,6 +109,54 @@ static void poll_once(fm_engine *engine, int own_fd)
     CHECK(poll(fds, (nfds_t)n, ms) > 0 || ns >= 0 || n == 1);
     CHECK_INT(fds[0].revents, 0);
     CHECK(fm_engine_step(engine, 0) >= 0);
+}
+
+static int64_t late_ns;
+
+static int late_clock(clockid_t id, struct timespec *ts)
+{
+    int rc = fm__sys_real.clock_gettime(id, ts);
+    int64_t ns = ts->tv_nsec + late_ns;
+
+    ts->tv_sec += (time_t)(ns / (1000 * MS));
+    ts->tv_nsec = (long)(ns % (1000 * MS));
+    return rc;
+}
+
+/* As in a big host. */
+static pid_t slow_fork(void)
+{
+    pid_t pid = fm__sys_real.fork();
+
+    if (pid > 0)
+        late_ns += 2 * MS;
+    return pid;
+}
+
+TEST(a_frame_starts_no_more_jobs_than_it_has_time_for)
+{
+    struct fm_engine_opts opts = {.max_children = 1};
+    fm_engine *engine;
+    int n_settled = 0;
+
+    CHECK_INT(fm_engine_new(&opts, &engine), 0);
+    fm__sys.clock_gettime = late_clock;
+    fm__sys.fork = slow_fork;
+    start_all(engine, hang, NULL, &n_settled);
+    CHECK_INT(count_running(engine), 1);
+    opts.max_children = 8;
+    CHECK_INT(fm_engine_configure(engine, &opts), 0);
+    for (unsigned i = 2; i <= 5; i++) {
+        CHECK_INT(fm_engine_timeout(engine), 0);
+        CHECK_INT(fm_engine_step(engine, 0), 0);
+        CHECK_INT(count_running(engine), i);
+    }
+    CHECK(fm_engine_step(engine, MS) >= 0); /* this one has time */
+    CHECK_INT(count_running(engine), 8);
+    fm__sys.fork = fm__sys_real.fork;
+    fm__sys.clock_gettime = fm__sys_real.clock_gettime;
+    CHECK_INT(fm_engine_close(engine, 0), 0);
+    fm_engine_free(engine);
 }
 
 TEST(a_poll_loop_hears_of_a_hundred_jobs)

@@ -15,10 +15,8 @@
 #include "engine/engine.h"
 #include "os/clock.h"
 #include "os/fds.h"
-#include "os/memory.h"
 #include "os/proc.h"
 #include "os/sys.h"
-#include "process/child.h"
 #include "process/stdio.h"
 
 #define MAX_CHILDREN_LEAST 16
@@ -34,6 +32,9 @@
 #define ASK_MOST_NS (100 * FM__NS_PER_MS)
 
 #define TAGS 64
+
+/* How long a step that may not wait goes on starting jobs. */
+#define START_NS FM__NS_PER_MS
 
 void fm__engine_warn(fm_engine *engine, const char *message)
 {
@@ -185,6 +186,13 @@ static void fail_start(fm_future *future, int rc)
     fm__attempt_conclude(future, fm__clock_now());
 }
 
+/* A host that may not wait has better to do than to fork one child after the
+ * other: its next step goes on. */
+static bool has_started_enough(const fm_engine *engine)
+{
+    return engine->start_until > 0 && fm__clock_now() >= engine->start_until;
+}
+
 void fm__engine_start_queued(fm_engine *engine)
 {
     while (engine->queue.first &&
@@ -198,6 +206,8 @@ void fm__engine_start_queued(fm_engine *engine)
             fail_start(future, rc);
         else
             fm__list_remove(future);
+        if (has_started_enough(engine))
+            break;
     }
 }
 
@@ -408,7 +418,7 @@ int fm__engine_run_due(fm_engine *engine)
     return n;
 }
 
-int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
+static int step(fm_engine *engine, int64_t timeout_ns)
 {
     int64_t deadline = 0;
     int rc = 0;
@@ -448,6 +458,17 @@ static int64_t wake_time(const fm_engine *engine)
 
     return engine->alarm_at > 0 && engine->alarm_at < at ? engine->alarm_at
                                                          : at;
+}
+
+int fm__engine_step(fm_engine *engine, int64_t timeout_ns)
+{
+    int rc;
+
+    if (timeout_ns == 0)
+        engine->start_until = fm__clock_after(fm__clock_now(), START_NS);
+    rc = step(engine, timeout_ns);
+    engine->start_until = 0;
+    return rc;
 }
 
 /* The host may poll fm_engine_fd() whenever it likes, so flags and timer are
@@ -547,54 +568,4 @@ int64_t fm_engine_timeout(fm_engine *engine)
     at = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
     at = blind < at ? blind : at;
     return at == FM__NEVER ? -1 : at;
-}
-
-/* -------------------------------------------------------- for the binding */
-
-int fm__engine_check_memory(const void *p)
-{
-    return fm__memory_is_shared(p) ? FM_ESHARED : 0;
-}
-
-struct fm__sink *fm__child_sink(fm_child *child)
-{
-    return fm__child_get_sink(child);
-}
-
-int fm__child_put_aside(fm_child *child, bool is_stop)
-{
-    return fm__outbox_put_aside(fm__child_get_outbox(child),
-                                is_stop ? FM__ASIDE_STOP : FM__ASIDE_EVENT);
-}
-
-void fm__child_sample(fm_child *child, void (*sample)(void *ud), void *ud)
-{
-    fm__child_set_sampler(child, sample, ud);
-}
-
-void fm__child_hear_cancel(fm_child *child, void (*notice)(void *ud), void *ud)
-{
-    fm__child_set_hear_cancel(notice, ud);
-    if (fm_child_is_cancelled(child))
-        notice(ud);
-}
-
-void fm__child_end_cancelled(void)
-{
-    fm__child_leave_cancelled();
-}
-
-void *fm__process_get_job(void)
-{
-    return fm__child_get_job();
-}
-
-void fm__process_set_job(void *job)
-{
-    fm__child_set_job(job);
-}
-
-unsigned fm__process_depth(void)
-{
-    return fm__child_depth();
 }

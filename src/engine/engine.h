@@ -115,10 +115,11 @@ struct fm_engine {
     struct fm__channel *idle;
     unsigned n_idle;
     struct fm__parked *parked;
-    fm_map *maps;     /* that are not over */
-    bool has_news;    /* for who waits for a map */
-    bool rests;       /* a step waits though nothing is alive */
-    int64_t alarm_at; /* when the binding has work of its own; 0: never */
+    fm_map *maps;        /* that are not over */
+    bool has_news;       /* for who waits for a map */
+    bool rests;          /* a step waits though nothing is alive */
+    int64_t start_until; /* when this step starts no more jobs; 0: never */
+    int64_t alarm_at;    /* when the binding has work of its own; 0: never */
     uint64_t next_job;
     uint64_t random[2];
     struct fm_engine_stats stats;
