@@ -146,9 +146,9 @@ describe("cancelling a task", function()
 
   it("that ignores it in a coroutine of its own is closed when it is back", function()
     local gate, open = quiet.gate()
-    local f, events
-    local was_told = false
-    f, events = waiting(function(events)
+    local f
+    local was_told, events = false, {}
+    f = waiting(function()
       local _ <close> = setmetatable({}, { __close = function()
         events[1] = "closed"
       end })
