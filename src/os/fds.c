@@ -270,6 +270,14 @@ void fm__fd_bury_first(int fd)
     unlock_registry();
 }
 
+bool fm__fd_leaves(int fd, unsigned n)
+{
+    struct rlimit limit;
+
+    return fm__sys.getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+           limit.rlim_cur > (rlim_t)fd + n;
+}
+
 unsigned fm__fds_generation(void)
 {
     return registry.generation;

@@ -56,6 +56,9 @@ void fm__fd_bury(int fd);
  * marked.  Async-signal-safe.  Returns 0 or -errno. */
 int fm__fds_bury_others(const int *keep, size_t n_keep);
 
+/* Are about `n` descriptors above this one within the limit? */
+bool fm__fd_leaves(int fd, unsigned n);
+
 /* In a child: the smallest RLIMIT_NOFILE with which `n` more descriptors can
  * be opened.  Returns it, or -errno. */
 long fm__fds_limit_for(unsigned n);

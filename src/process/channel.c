@@ -38,7 +38,7 @@ int fm__channel_open(struct fm__channel *channel)
         return -errno;
     rc = fm__lifeline_open(&channel->lifeline);
     if (rc == 0)
-        rc = fm__lifeline_open(&channel->anchor);
+        fm__lifeline_try(&channel->anchor);
     if (rc < 0) {
         fm__channel_close(channel);
         return rc;

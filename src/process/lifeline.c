@@ -10,6 +10,9 @@
 #include "os/fds.h"
 #include "os/sys.h"
 
+/* So many descriptors must be left for what cannot do without. */
+#define SPARE_FDS 32
+
 /*
  * When a process dies, the kernel queues the descriptors that nobody else has
  * from the lowest number up and releases them in reverse.  The write end gets
@@ -61,6 +64,13 @@ int fm__lifeline_open(struct fm__lifeline *ret_lifeline)
     return rc;
 }
 
+void fm__lifeline_try(struct fm__lifeline *ret_lifeline)
+{
+    if (fm__lifeline_open(ret_lifeline) == 0 &&
+        !fm__fd_leaves(ret_lifeline->write_fd, SPARE_FDS))
+        fm__lifeline_close(ret_lifeline);
+}
+
 static int set_owner(int fd, int group)
 {
 #ifdef __linux__
@@ -83,6 +93,8 @@ int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group)
 
 int fm__lifeline_anchor(const struct fm__lifeline *lifeline, int group)
 {
+    if (lifeline->read_fd < 0)
+        return 0;
     return set_owner(lifeline->read_fd, group) < 0 ? -errno : 0;
 }
 

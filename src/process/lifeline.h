@@ -29,13 +29,16 @@ struct fm__lifeline {
 /* Parent.  0 or -errno. */
 int fm__lifeline_open(struct fm__lifeline *ret_lifeline);
 
+/* Parent.  The same where descriptors are not scarce; else it stays closed. */
+void fm__lifeline_try(struct fm__lifeline *ret_lifeline);
+
 /* Child, after it made its own process group `group`: arm it, then make sure
  * that the parent did not die before.  Returns 0, -errno, or -ECANCELED when
  * the parent is gone.  Async-signal-safe. */
 int fm__lifeline_arm(const struct fm__lifeline *lifeline, int group);
 
 /* Parent, before it opens the gate: have `group` killed by this one, which the
- * child does not get.  0 or -errno. */
+ * child does not get.  0, also for one that is closed, or -errno. */
 int fm__lifeline_anchor(const struct fm__lifeline *lifeline, int group);
 
 /* Parent.  Idempotent. */
