@@ -342,6 +342,12 @@ TEST(a_status_that_was_taken_is_known_or_said_not_to_be)
     if (has_pidfds()) {
         fm__sys.pidfd_get_info = know_nothing;
         CHECK(is_left(&pid)); /* it is about to be told */
+        answer = ESRCH;
+        fm__sys.pidfd_get_info = refuse_info;
+        for (int i = 0; i < 6; i++)
+            CHECK(is_left(&pid)); /* so it says in between, too */
+        CHECK_INT(fm__pid_reap(&pid, &status, &is_empty), 1);
+        CHECK(!status.known);
     }
     answer = ENOTTY;
     fm__sys.pidfd_get_info = refuse_info;

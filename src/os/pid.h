@@ -18,13 +18,14 @@
 #include <sys/types.h>
 
 struct fm__pid {
-    pid_t pid; /* 0: none */
-    int fd;    /* pidfd, or -1 */
+    pid_t pid;        /* 0: none */
+    int fd;           /* pidfd, or -1 */
+    unsigned n_asked; /* for a status that somebody else has taken */
 };
 
 #define FM__PID_INIT                                                           \
     {                                                                          \
-        0, -1                                                                  \
+        0, -1, 0                                                               \
     }
 
 /* How a process ended.  `known` is false when someone else took the status

@@ -16,6 +16,9 @@
 #define SIGNAL_PROCESS_GROUP 4u      /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */
 #define INFO_EXIT (UINT64_C(1) << 3) /* PIDFD_INFO_EXIT, Linux 6.15 */
 
+/* The engine asks after 1, 2, 4… ms. */
+#define ASK_MOST 6
+
 /* struct pidfd_info of the kernel, first version. */
 struct pidfd_info {
     uint64_t mask, cgroup;
@@ -36,6 +39,7 @@ int fm__pid_open(struct fm__pid *ret_pid, pid_t pid)
     }
     ret_pid->pid = pid;
     ret_pid->fd = fd;
+    ret_pid->n_asked = 0;
     return 0;
 }
 
@@ -107,16 +111,19 @@ static int wait_nohang(const struct fm__pid *pid, int options,
 
 /* Someone else took the status: the kernel may still tell it.  It does from the
  * moment when the process is let go of, which comes a little after nobody can
- * wait for it any more; until then it answers, but not to this.  Returns 0 when
- * it is to be asked again, else -ECHILD. */
-static int ask_info(const struct fm__pid *pid, struct fm__exit_status *ret)
+ * wait for it any more; until then it answers, but not to this, or that there
+ * is no such process, as kernels that never tell do too.  Returns 0 when it is
+ * to be asked again, else -ECHILD. */
+static int ask_info(struct fm__pid *pid, struct fm__exit_status *ret)
 {
     struct pidfd_info info;
 
     memset(&info, 0, sizeof info);
     info.mask = INFO_EXIT;
-    if (pid->fd < 0 || fm__sys.pidfd_get_info(pid->fd, &info) < 0)
+    if (pid->fd < 0)
         return -ECHILD;
+    if (fm__sys.pidfd_get_info(pid->fd, &info) < 0)
+        return errno == ESRCH && pid->n_asked++ < ASK_MOST ? 0 : -ECHILD;
     if (!(info.mask & INFO_EXIT))
         return 0;
     fm__status_decode(info.exit_code, ret);
@@ -140,9 +147,9 @@ bool fm__pid_is_gone(const struct fm__pid *pid)
 }
 
 /* 1 reaped, 0 not yet, -ECHILD when someone else has, or another -errno. */
-static int take_status(const struct fm__pid *pid, struct fm__exit_status *ret)
+static int take_status(struct fm__pid *pid, struct fm__exit_status *ret)
 {
-    struct fm__pid by_number = {pid->pid, -1};
+    const struct fm__pid by_number = {.pid = pid->pid, .fd = -1};
     int rc = wait_nohang(pid, WEXITED, ret);
 
     if (rc < 0 && rc != -ECHILD && pid->fd >= 0)
