@@ -253,7 +253,7 @@ local mutants = {
   },
   {
     name = "no look at shared memory",
-    edits = { { "src/engine/engine.c", "return fm__memory_is_shared(p) ? FM_ESHARED : 0;",
+    edits = { { "src/engine/bind.c", "return fm__memory_is_shared(p) ? FM_ESHARED : 0;",
       "return p ? 0 : FM_ESHARED;" } },
     tests = { "test_engine an_engine_is_refused_in_memory_that_children_share" },
   },
