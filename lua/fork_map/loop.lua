@@ -263,10 +263,14 @@ local function look_around(most, runs_tasks)
   return most, busy
 end
 
--- Wait for the cores of these loops, and let them do what they have to.
+-- Wait for the cores of these loops, and let them do what they have to, which is
+-- nothing where tasks alone go on.
 local function step_cores(busy, own, seconds)
   if #busy <= 1 then
-    core.rest((busy[1] or own).core, seconds)
+    local loop = busy[1] or own
+    if seconds > 0 or loop.n_jobs > 0 then
+      core.rest(loop.core, seconds)
+    end
     return
   end
   if seconds > 0 then
