@@ -92,6 +92,9 @@ function Model:open()
   self.n_fds, self.n_registry = count_fds(), count_registry()
   self.engine = fork_map.new {
     max_children = MAX_CHILDREN, grace = 0.05,
+    on_warning = function()
+      self.is_late = true -- SIGKILL has not ended a child within a second
+    end,
     on_unhandled = function(err, why)
       self:hear_unhandled(err, why)
     end,
@@ -494,6 +497,20 @@ end
 
 -- ----------------------------------------------------------------- the end
 
+-- What a busy machine did not end in time is looked after by the engine, or was
+-- left to whoever waits.
+local function wait_for_late(self)
+  process.eventually(function()
+    if self.loop.is_closed then
+      sys.wait_any()
+    else
+      self.engine:step(0)
+    end
+    return #process.children() == 0
+  end, "killed children end")
+  self.is_late = false
+end
+
 ---Nothing goes on.
 function Model:expect_empty()
   local loop = self.loop
@@ -506,6 +523,9 @@ function Model:expect_empty()
       self.engine:timeout(), core.timeout(loop.core))
   elseif loop.timers:next() then
     fail("a timer is left")
+  end
+  if self.is_late then
+    wait_for_late(self)
   end
   local stats = core.engine_stats(self.engine.core)
   if stats.running + stats.queued + stats.parked ~= 0 then

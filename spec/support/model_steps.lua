@@ -468,8 +468,7 @@ function M.in_nursery(self, n)
     self.nursery = nil
     self.is_releasing = true
     if self.random(3) == 1 then
-      for entry in pairs(self.active) do
-        entry = self.active[entry]
+      for _, entry in ipairs(self.active) do
         if entry.scope == scope then
           Model.ask(entry)
         end
@@ -483,7 +482,7 @@ function M.in_nursery(self, n)
     scrub()
     drain(self, function()
       for _, entry in ipairs(self.active) do
-        if Model.may_hang(entry) then
+        if Model.may_hang(entry) or entry.gate and not entry.is_open then
           return false
         end
       end
