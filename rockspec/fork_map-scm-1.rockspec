@@ -143,6 +143,7 @@ build = {
     ["fork_map.options"] = "lua/fork_map/options.lua",
     ["fork_map.plan"] = "lua/fork_map/plan.lua",
     ["fork_map.progress"] = "lua/fork_map/progress.lua",
+    ["fork_map.queue"] = "lua/fork_map/queue.lua",
     ["fork_map.reduce"] = "lua/fork_map/reduce.lua",
     ["fork_map.run"] = "lua/fork_map/run.lua",
     ["fork_map.source"] = "lua/fork_map/source.lua",

@@ -4,6 +4,7 @@
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
 local loops = require "fork_map.loop"
+local queues = require "fork_map.queue"
 
 local M = {}
 
@@ -370,13 +371,11 @@ end
 ---@return boolean later there are more, but no more time
 function loops.start_queued(loop)
   local queue = loop.queued
-  while queue.first <= queue.last and has_room(loop) do
+  while not queues.is_empty(queue) and has_room(loop) do
     if loop.start_until and core.now() > loop.start_until then
       return true
     end
-    local cell = queue[queue.first]
-    queue[queue.first] = nil
-    queue.first = queue.first + 1
+    local cell = queues.pop(queue)
     cell.is_queued = nil
     if not cell.is_settled then
       M.start(cell)
@@ -388,12 +387,11 @@ end
 -- Start it, or have it wait for its turn.
 local function enqueue(cell)
   local queue = cell.loop.queued
-  if queue.first > queue.last and has_room(cell.loop) then
+  if queues.is_empty(queue) and has_room(cell.loop) then
     M.start(cell)
     return
   end
-  queue.last = queue.last + 1
-  queue[queue.last] = cell
+  queues.push(queue, cell)
   cell.is_queued = true
 end
 M.enqueue = enqueue

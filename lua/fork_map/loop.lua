@@ -7,9 +7,11 @@
 -- tasks of another.
 
 local core = require "fork_map.core"
+local queues = require "fork_map.queue"
 local timers = require "fork_map.timers"
 
 local now = core.now
+local is_empty, new_queue, pop, push = queues.is_empty, queues.new, queues.pop, queues.push
 
 local M = {
   ---@type fork_map.Task? the task whose coroutine runs
@@ -65,28 +67,6 @@ M.check_process = check_process
 ---Whether this is a child of the process whose tasks these are.
 function M.is_stale()
   return core.generation() ~= generation
-end
-
--- First in, first out, with room for what is added meanwhile.
-local function push(queue, object)
-  local last = queue.last + 1
-  queue.last, queue[last] = last, object
-end
-
-local function pop(queue)
-  local first = queue.first
-  local object = queue[first]
-  queue[first] = nil
-  queue.first = first + 1
-  return object
-end
-
-local function is_empty(queue)
-  return queue.first > queue.last
-end
-
-local function new_queue()
-  return { first = 1, last = 0 }
 end
 
 ---@param engine fork_map.core.Engine

@@ -241,7 +241,9 @@ static void wait_for_a_gift(int sig)
     (void)sig;
     atomic_store(run.word, HAS_LOOKED);
     while (fm__span_low(atomic_load(&post->gift)) != FM__GIFT_OFFERED)
+        /* NOLINTNEXTLINE(bugprone-signal-handler): safe on Linux */
         (void)usleep(100);
+    /* NOLINTNEXTLINE(bugprone-signal-handler): safe on Linux */
     if (mprotect(board, FM__BOARD_SIZE, PROT_READ | PROT_WRITE) < 0)
         _exit(1);
 }

@@ -259,7 +259,7 @@ local function poll_fd(self)
   if entry then
     assert(entry.f:events() == "r")
     local fd, seconds = entry.f:pollfd(), entry.f:timeout()
-    assert(fd and (not seconds or seconds >= 0))
+    assert(not fd == not self.engine:pollfd() and (not seconds or seconds >= 0))
     if entry.f:usage() and not entry.cell.is_settled then
       Model.fail("%s has usage before it has settled", Model.describe(entry))
     end
