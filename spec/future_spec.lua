@@ -568,7 +568,8 @@ describe("10,000 futures at once", function()
     assert.equal(n, core.engine_stats(engine.core).spawned)
     list = nil -- luacheck: ignore 311
     futures.collect(engine)
-    assert.is_true(collectgarbage("count") - before_them < of_them / 10)
+    -- The engine keeps a few records for those that come.
+    assert.is_true(collectgarbage("count") - before_them < of_them / 10 + 256)
     engine:close()
     assert.same(before, sys.fds())
   end)
