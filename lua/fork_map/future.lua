@@ -367,12 +367,17 @@ local function has_room(loop)
   return loop.n_jobs < core.max_children(loop.core) + AHEAD
 end
 
+-- A step that may not wait has no more time to start calls.
+local function is_late(loop)
+  return loop.start_until and core.now() > loop.start_until
+end
+
 ---Calls that have waited for their turn.
 ---@return boolean later there are more, but no more time
 function loops.start_queued(loop)
   local queue = loop.queued
   while not queues.is_empty(queue) and has_room(loop) do
-    if loop.start_until and core.now() > loop.start_until then
+    if is_late(loop) then
       return true
     end
     local cell = queues.pop(queue)
@@ -386,13 +391,14 @@ end
 
 -- Start it, or have it wait for its turn.
 local function enqueue(cell)
-  local queue = cell.loop.queued
-  if queues.is_empty(queue) and has_room(cell.loop) then
+  local loop = cell.loop
+  if queues.is_empty(loop.queued) and has_room(loop) and not is_late(loop) then
     M.start(cell)
     return
   end
-  queues.push(queue, cell)
+  queues.push(loop.queued, cell)
   cell.is_queued = true
+  loop.starts_later = loop.starts_later or has_room(loop)
 end
 M.enqueue = enqueue
 
