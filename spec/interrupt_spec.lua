@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local fork_map = require "fork_map"
 local process = require "support.process"
 local project = require "support.project"
 
@@ -125,5 +126,41 @@ describe("Ctrl-C in a script that lua5.4 runs", function()
     ]])
     assert.matches("false%s+.*interrupted!%s+nil%s+ECHILD", text)
     assert.matches("goes on", text)
+  end)
+end)
+
+describe("a hook that raises, at any moment of a map,", function()
+  process.guard(before_each, after_each, 4)
+
+  local function echo(i)
+    return { i }
+  end
+
+  -- The hook raises at its k-th event.
+  local function run(engine, k)
+    local left = k
+    debug.sethook(function()
+      left = left - 1
+      if left == 0 then
+        debug.sethook()
+        error("interrupted!", 0)
+      end
+    end, "crl", 1)
+    for _ in engine:imap(8, echo, { workers = 2, chunk = 1 }) do end
+    debug.sethook()
+  end
+
+  it("ends it with that error #slow", function()
+    local engine <close> = fork_map.new {}
+    local n_raised, k = 0, 1
+    repeat
+      k = k + 2
+      local ok, err = pcall(run, engine, k)
+      debug.sethook()
+      assert(ok or tostring(err):find("interrupted!", 1, true), err)
+      n_raised = n_raised + (ok and 0 or 1)
+    until ok or k > 4000
+    assert(n_raised > 100, n_raised)
+    assert.same({}, process.children())
   end)
 end)

@@ -525,8 +525,12 @@ void fm__member_drain(struct fm__member *member, size_t most)
         batch.len = (size_t)(n < 0 ? 0 : n);
         batch.rc = n < 0 ? FM_EPROTOCOL : 0;
         member->taken = 0;
-        if (!member->in_frames && batch.rc == 0)
+        if (!member->in_frames && batch.rc == 0) {
             fm__map_call_guarded(member->map, take_batch, &batch);
+            /* The guard lets nobody in any more: the host has given up. */
+            if (member->taken == 0 && batch.rc == 0 && !member->in_frames)
+                member->taken = batch.len;
+        }
         if (member->in_frames)
             take_frames(member, &batch);
         if (batch.rc < 0)

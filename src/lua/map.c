@@ -225,7 +225,8 @@ static int l_map_step(lua_State *L)
         fmL_leave(box, previous);
     }
     if (map->is_lost) {
-        lua_pushliteral(L, "not enough memory");
+        if (lua_getiuservalue(L, 1, FML_MAP_LOST) == LUA_TNIL)
+            lua_pushliteral(L, "not enough memory");
         return lua_error(L);
     }
     if (rc < 0 && rc != -EINTR && !fm_map_is_over(map->map))

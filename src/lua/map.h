@@ -33,7 +33,8 @@ enum {
     FML_MAP_LOG,     /* indices as they settle; nil: nobody asks */
     FML_MAP_EVENTS,  /* index, value, index, value, … */
     FML_MAP_STOPPED, /* the value of stop(), in a table; or nil */
-    FML_MAP_VALUES = FML_MAP_STOPPED
+    FML_MAP_LOST,    /* what a callback has raised */
+    FML_MAP_VALUES = FML_MAP_LOST
 };
 
 /* Places on the thread that a worker runs on. */

@@ -173,8 +173,8 @@ static int run_guarded(lua_State *L)
     return 0;
 }
 
-/* What a callback raises can be lack of memory only: what came is lost, so the
- * map fails with it. */
+/* What a callback raises is lack of memory, or what a hook of the host raises,
+ * as that for Ctrl-C does: what came is lost, so the map fails with it. */
 static void guard(void (*run)(void *arg), void *arg, void *ud)
 {
     struct fmL_map *map = ud;
@@ -190,6 +190,12 @@ static void guard(void (*run)(void *arg), void *arg, void *ud)
     lua_pushlightuserdata(L, (void *)&run);
     lua_pushlightuserdata(L, arg);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
+        push_map(L, map);
+        lua_insert(L, -2);
+        if (lua_isuserdata(L, -2))
+            lua_setiuservalue(L, -2, FML_MAP_LOST);
+        else
+            lua_pop(L, 1);
         lua_pop(L, 1);
         map->is_lost = true;
         fm_map_stop(map->map, 0);
