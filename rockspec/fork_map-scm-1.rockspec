@@ -150,6 +150,7 @@ build = {
     ["fork_map.stream"] = "lua/fork_map/stream.lua",
     ["fork_map.task"] = "lua/fork_map/task.lua",
     ["fork_map.timers"] = "lua/fork_map/timers.lua",
+    ["fork_map.travel"] = "lua/fork_map/travel.lua",
   },
   copy_directories = { "docs" },
 }
