@@ -92,6 +92,7 @@ build = {
         "src/engine/start.c",
         "src/engine/trace.c",
         "src/engine/watch.c",
+        "src/engine/watcher.c",
         "src/lua/call.c",
         "src/lua/cancel.c",
         "src/lua/codec.c",

@@ -46,9 +46,10 @@ int fm__beacon_new(fm_engine *engine, struct fm__beacon **ret_beacon)
     if (rc == 0)
         rc = fm__bell_open(&beacon->bell);
     if (rc == 0)
-        rc = fm__poller_add(&beacon->poller, fd, 0);
+        rc = fm__poller_add(&beacon->poller, fd, FM__POLL_IN, 0);
     if (rc == 0)
-        rc = fm__poller_add(&beacon->poller, beacon->bell.hear_fd, 1);
+        rc = fm__poller_add(&beacon->poller, beacon->bell.hear_fd, FM__POLL_IN,
+                            1);
     if (rc < 0) {
         fm__beacon_free(beacon);
         return rc;
@@ -77,7 +78,7 @@ int fm__beacon_dim(struct fm__beacon *beacon)
         return FM_ECLOSED;
     fm__bell_silence(&beacon->bell);
     fm__poller_remove(&beacon->poller, beacon->engine_fd);
-    return fm__poller_add(&beacon->poller, beacon->engine_fd, 0);
+    return fm__poller_add(&beacon->poller, beacon->engine_fd, FM__POLL_IN, 0);
 }
 
 void fm__beacon_free(struct fm__beacon *beacon)

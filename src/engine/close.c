@@ -94,6 +94,7 @@ static void run_down(fm_engine *engine, int64_t grace_ns)
 /* In a child: the descriptors were buried, the processes are not ours. */
 static void forget(fm_engine *engine)
 {
+    fm__watchers_drop(engine);
     engine->bell = (struct fm__bell)FM__BELL_INIT;
     engine->poller.fd = -1;
     engine->poller.timer_fd = -1;

@@ -31,7 +31,7 @@
 #define ASK_FIRST_NS (FM__NS_PER_MS)
 #define ASK_MOST_NS (100 * FM__NS_PER_MS)
 
-#define TAGS 64
+#define EVENTS 64
 
 /* How long a step that may not wait goes on starting jobs. */
 #define START_NS FM__NS_PER_MS
@@ -90,6 +90,7 @@ static int open_null(void)
 /* Everything but the memory; accepts a half-built engine. */
 void fm__engine_close_parts(fm_engine *engine)
 {
+    fm__watchers_drop(engine);
     fm__channel_drop_idle(engine);
     if (engine->bell.hear_fd >= 0 && engine->poller.fd >= 0)
         fm__poller_remove(&engine->poller, engine->bell.hear_fd);
@@ -108,8 +109,8 @@ static int open_parts(fm_engine *engine)
     if (rc == 0) {
         /* Children ring it; it is theirs too. */
         fm__fd_keep(engine->bell.ring_fd, true);
-        rc =
-            fm__poller_add(&engine->poller, engine->bell.hear_fd, FM__BELL_TAG);
+        rc = fm__poller_add(&engine->poller, engine->bell.hear_fd, FM__POLL_IN,
+                            FM__BELL_TAG);
     }
     if (rc == 0) {
         engine->null_fd = open_null();
@@ -320,11 +321,15 @@ static bool go_to_sleep(fm_engine *engine)
     return busy;
 }
 
-static void hear(fm_engine *engine, uint64_t tag)
+static void hear(fm_engine *engine, const struct fm__poller_event *event)
 {
-    uint64_t slot = tag / 4;
+    uint64_t tag = event->tag, slot = tag / 4;
     fm_future *future = slot < engine->n_slots ? engine->slots[slot] : NULL;
 
+    if (tag & FM__WATCHED_TAG) {
+        fm__watchers_hear(engine, tag, event->events);
+        return;
+    }
     switch ((enum fm__tag)(tag % 4)) {
     case FM__TAG_BELL:
         fm__bell_silence(&engine->bell);
@@ -357,7 +362,7 @@ static void ask_all(fm_engine *engine)
 /* Wait for descriptors at most until `deadline`.  0, a count, or -errno. */
 static int listen_once(fm_engine *engine, int64_t deadline)
 {
-    uint64_t tags[TAGS];
+    struct fm__poller_event events[EVENTS];
     int64_t now, at, wait;
     int n;
 
@@ -372,9 +377,9 @@ static int listen_once(fm_engine *engine, int64_t deadline)
         if (go_to_sleep(engine))
             wait = 0;
     }
-    n = fm__poller_wait(&engine->poller, tags, TAGS, wait);
+    n = fm__poller_wait(&engine->poller, events, EVENTS, wait);
     for (int i = 0; i < n; i++)
-        hear(engine, tags[i]);
+        hear(engine, &events[i]);
     if (n < 0 && n != -EINTR)
         ask_all(engine);
     return n;
@@ -383,7 +388,8 @@ static int listen_once(fm_engine *engine, int64_t deadline)
 static bool is_idle(const fm_engine *engine)
 {
     return !engine->rests && engine->n_running == 0 && !engine->queue.first &&
-           !engine->waiting.first && !engine->due.first && !engine->maps;
+           !engine->waiting.first && !engine->due.first && !engine->maps &&
+           engine->n_holding == 0;
 }
 
 /* Callbacks of what has settled so far; those that they cause come next
@@ -433,7 +439,8 @@ static int step(fm_engine *engine, int64_t timeout_ns)
         if (engine->waiting.first)
             requeue_waiting(engine, fm__clock_now());
         fm__engine_start_queued(engine);
-        if (engine->due.first || engine->has_news)
+        if (engine->due.first || engine->has_news ||
+            (is_idle(engine) && !engine->parked))
             deadline = 0; /* look, but do not wait */
         rc = listen_once(engine, deadline);
         if (rc < 0)
@@ -504,7 +511,7 @@ static bool is_at_rest(const fm_engine *engine)
 {
     return engine->generation == fm__fds_generation() && !engine->closed &&
            !engine->in_callback && !engine->is_at_work && is_idle(engine) &&
-           !engine->parked;
+           !engine->parked && engine->n_watchers == 0;
 }
 
 int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
@@ -565,6 +572,9 @@ int64_t fm_engine_timeout(fm_engine *engine)
     now = fm__clock_now();
     at = wake_time(engine);
     blind = blind_wait(engine);
+    if (engine->n_watchers > 0 && engine->poller.fd < 0 &&
+        blind > BLIND_WAIT_NS)
+        blind = BLIND_WAIT_NS; /* no descriptor of ours tells of them */
     at = at == FM__NEVER ? FM__NEVER : at > now ? at - now : 0;
     at = blind < at ? blind : at;
     return at == FM__NEVER ? -1 : at;

@@ -20,6 +20,7 @@
 #ifndef FM_ENGINE_ENGINE_H
 #define FM_ENGINE_ENGINE_H
 
+#include "engine/watcher.h"
 #include "fork_map.h"
 #include "os/bell.h"
 #include "os/pid.h"
@@ -29,6 +30,7 @@
 #include "wire/inbox.h"
 
 struct fm__member;
+struct fm__watched;
 
 /* limits.result, when nobody says anything. */
 #define FM__RESULT_DEFAULT ((uint64_t)256 << 20)
@@ -115,9 +117,13 @@ struct fm_engine {
     struct fm__channel *idle;
     unsigned n_idle;
     struct fm__parked *parked;
-    fm_map *maps;        /* that are not over */
-    bool has_news;       /* for who waits for a map */
-    bool rests;          /* a step waits though nothing is alive */
+    struct fm__watched *watched; /* n_watched long; see watcher.c */
+    unsigned n_watched, n_watchers;
+    unsigned n_holding;               /* watchers for which steps wait */
+    struct fm__watcher *next_watcher; /* in the batch that is heard */
+    fm_map *maps;                     /* that are not over */
+    bool has_news;                    /* for who waits for a map */
+    bool rests;                       /* a step waits though nothing is alive */
     int64_t start_until; /* when this step starts no more jobs; 0: never */
     int64_t alarm_at;    /* when the binding has work of its own; 0: never */
     uint64_t next_job;
@@ -133,10 +139,12 @@ struct fm_engine {
 
 _Static_assert(sizeof(struct fm_engine) <= FM__HOME_SIZE, "one page");
 
-/* Pollers tell a slot and what of it: tag = slot * 4 + kind. */
+/* Pollers tell a slot and what of it: tag = slot * 4 + kind; or a descriptor
+ * of watchers. */
 enum fm__tag { FM__TAG_PID, FM__TAG_STDOUT, FM__TAG_STDERR, FM__TAG_BELL };
 
 #define FM__BELL_TAG ((uint64_t)FM__TAG_BELL)
+#define FM__WATCHED_TAG ((uint64_t)1 << 63)
 
 /* list.c */
 void fm__list_append(struct fm__list *list, fm_future *future);
@@ -250,6 +258,11 @@ int fm__engine_run_due(fm_engine *engine);
 void fm__engine_close_parts(fm_engine *engine);
 /* Drop a reference to the memory; the last one frees it. */
 void fm__engine_unref(fm_engine *engine);
+
+/* watcher.c */
+void fm__watchers_hear(fm_engine *engine, uint64_t tag, unsigned events);
+/* None is left afterwards. */
+void fm__watchers_drop(fm_engine *engine);
 
 /* trace.c */
 void fm__trace(const fm_future *future, const char *from, const char *to);

@@ -183,7 +183,7 @@ static int watch_child(fm_future *future, pid_t pid)
     if (rc == 0 && fm__pid_fd(&future->pid) >= 0) {
         future->spawn_step = "poller";
         rc = fm__poller_add(&engine->poller, fm__pid_fd(&future->pid),
-                            tag_of(future, FM__TAG_PID));
+                            FM__POLL_IN, tag_of(future, FM__TAG_PID));
         if (rc < 0) /* its end is asked for, not told */
             fm__fd_close(&future->pid.fd);
     }
@@ -192,7 +192,7 @@ static int watch_child(fm_future *future, pid_t pid)
     for (int i = 0; rc == 0 && i < 2; i++) {
         if (future->outputs[i].read_fd >= 0)
             rc = fm__poller_add(
-                &engine->poller, future->outputs[i].read_fd,
+                &engine->poller, future->outputs[i].read_fd, FM__POLL_IN,
                 tag_of(future, i == 0 ? FM__TAG_STDOUT : FM__TAG_STDERR));
     }
     if (rc < 0)

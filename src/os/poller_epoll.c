@@ -31,15 +31,28 @@ void fm__poller_close(struct fm__poller *poller)
     fm__fd_close(&poller->fd);
 }
 
-int fm__poller_add(struct fm__poller *poller, int fd, uint64_t tag)
+static int control(struct fm__poller *poller, int op, int fd, unsigned events,
+                   uint64_t tag)
 {
     struct epoll_event event;
 
     memset(&event, 0, sizeof event);
-    event.events = EPOLLIN;
+    event.events = (events & FM__POLL_IN ? EPOLLIN : 0u) |
+                   (events & FM__POLL_OUT ? EPOLLOUT : 0u);
     event.data.u64 = tag;
-    return fm__sys.epoll_ctl(poller->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno
-                                                                        : 0;
+    return fm__sys.epoll_ctl(poller->fd, op, fd, &event) < 0 ? -errno : 0;
+}
+
+int fm__poller_add(struct fm__poller *poller, int fd, unsigned events,
+                   uint64_t tag)
+{
+    return control(poller, EPOLL_CTL_ADD, fd, events, tag);
+}
+
+int fm__poller_set(struct fm__poller *poller, int fd, unsigned events,
+                   uint64_t tag)
+{
+    return control(poller, EPOLL_CTL_MOD, fd, events, tag);
 }
 
 void fm__poller_remove(struct fm__poller *poller, int fd)
@@ -50,7 +63,16 @@ void fm__poller_remove(struct fm__poller *poller, int fd)
     (void)fm__sys.epoll_ctl(poller->fd, EPOLL_CTL_DEL, fd, &unused);
 }
 
-int fm__poller_wait(struct fm__poller *poller, uint64_t *ret_tags, size_t n,
+static unsigned to_events(uint32_t events)
+{
+    if (events & (EPOLLERR | EPOLLHUP))
+        return FM__POLL_IN | FM__POLL_OUT;
+    return (events & EPOLLIN ? FM__POLL_IN : 0u) |
+           (events & EPOLLOUT ? FM__POLL_OUT : 0u);
+}
+
+int fm__poller_wait(struct fm__poller *poller,
+                    struct fm__poller_event *ret_events, size_t n,
                     int64_t timeout_ns)
 {
     struct epoll_event events[BATCH];
@@ -61,8 +83,10 @@ int fm__poller_wait(struct fm__poller *poller, uint64_t *ret_tags, size_t n,
     if (got < 0)
         return -errno;
     for (int i = 0; i < got; i++) {
-        if (events[i].data.u64 != TIMER_TAG)
-            ret_tags[kept++] = events[i].data.u64;
+        if (events[i].data.u64 == TIMER_TAG)
+            continue;
+        ret_events[kept].tag = events[i].data.u64;
+        ret_events[kept++].events = to_events(events[i].events);
     }
     return kept;
 }
@@ -77,7 +101,7 @@ int fm__poller_fd(struct fm__poller *poller)
         fm__sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (fd < 0)
         return fd;
-    rc = fm__poller_add(poller, fd, TIMER_TAG);
+    rc = fm__poller_add(poller, fd, FM__POLL_IN, TIMER_TAG);
     if (rc < 0) {
         fm__fd_close(&fd);
         return rc;

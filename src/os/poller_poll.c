@@ -28,10 +28,32 @@ void fm__poller_close(struct fm__poller *poller)
     *poller = (struct fm__poller)FM__POLLER_INIT;
 }
 
-int fm__poller_add(struct fm__poller *poller, int fd, uint64_t tag)
+static struct fm__poller_entry *find(struct fm__poller *poller, int fd)
+{
+    for (size_t i = 0; i < poller->n; i++) {
+        if (poller->entries[i].pfd.fd == fd)
+            return &poller->entries[i];
+    }
+    return NULL;
+}
+
+static void fill(struct fm__poller_entry *entry, int fd, unsigned events,
+                 uint64_t tag)
+{
+    memset(entry, 0, sizeof *entry);
+    entry->pfd.fd = fd;
+    entry->pfd.events = (short)((events & FM__POLL_IN ? POLLIN : 0) |
+                                (events & FM__POLL_OUT ? POLLOUT : 0));
+    entry->tag = tag;
+}
+
+int fm__poller_add(struct fm__poller *poller, int fd, unsigned events,
+                   uint64_t tag)
 {
     struct fm__poller_entry *entry;
 
+    if (find(poller, fd))
+        return -EEXIST;
     if (poller->n == WATCHED_MAX)
         return -ENOSPC;
     if (poller->n == poller->size) {
@@ -43,25 +65,39 @@ int fm__poller_add(struct fm__poller *poller, int fd, uint64_t tag)
         poller->entries = entry;
         poller->size = size;
     }
-    entry = &poller->entries[poller->n++];
-    memset(entry, 0, sizeof *entry);
-    entry->pfd.fd = fd;
-    entry->pfd.events = POLLIN;
-    entry->tag = tag;
+    fill(&poller->entries[poller->n++], fd, events, tag);
+    return 0;
+}
+
+int fm__poller_set(struct fm__poller *poller, int fd, unsigned events,
+                   uint64_t tag)
+{
+    struct fm__poller_entry *entry = find(poller, fd);
+
+    if (!entry)
+        return -ENOENT;
+    fill(entry, fd, events, tag);
     return 0;
 }
 
 void fm__poller_remove(struct fm__poller *poller, int fd)
 {
-    for (size_t i = 0; i < poller->n; i++) {
-        if (poller->entries[i].pfd.fd == fd) {
-            poller->entries[i] = poller->entries[--poller->n];
-            return;
-        }
-    }
+    struct fm__poller_entry *entry = find(poller, fd);
+
+    if (entry)
+        *entry = poller->entries[--poller->n];
 }
 
-int fm__poller_wait(struct fm__poller *poller, uint64_t *ret_tags, size_t n,
+static unsigned to_events(short events)
+{
+    if (events & (POLLERR | POLLHUP | POLLNVAL))
+        return FM__POLL_IN | FM__POLL_OUT;
+    return (events & POLLIN ? FM__POLL_IN : 0u) |
+           (events & POLLOUT ? FM__POLL_OUT : 0u);
+}
+
+int fm__poller_wait(struct fm__poller *poller,
+                    struct fm__poller_event *ret_events, size_t n,
                     int64_t timeout_ns)
 {
     struct pollfd fds[WATCHED_MAX];
@@ -72,8 +108,10 @@ int fm__poller_wait(struct fm__poller *poller, uint64_t *ret_tags, size_t n,
     if (fm__sys.poll(fds, poller->n, fm__clock_poll_ms(timeout_ns)) < 0)
         return -errno;
     for (size_t i = 0; i < poller->n && kept < n; i++) {
-        if (fds[i].revents != 0)
-            ret_tags[kept++] = poller->entries[i].tag;
+        if (fds[i].revents == 0)
+            continue;
+        ret_events[kept].tag = poller->entries[i].tag;
+        ret_events[kept++].events = to_events(fds[i].revents);
     }
     return (int)kept;
 }
