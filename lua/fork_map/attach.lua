@@ -129,12 +129,6 @@ end
 
 local Context = loops.Context
 
-function Context:begin_wait(is_shielded)
-  self.waits = self.waits + 1
-  self.is_waiting, self.is_shielded = true, is_shielded
-  return self.waits
-end
-
 -- It is not waited for any more in its place.
 local function unpark(self)
   local place = self.adapter.parked[self]
@@ -369,7 +363,7 @@ local function report(context, co, err)
     err = loops.to_error(err)
     err.traceback = traceback
   end
-  core.unhandled(context.cell.loop.core, err, "callback")
+  context.cell.loop:report(err, "callback")
 end
 
 function makers.luv()

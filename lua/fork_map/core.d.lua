@@ -31,10 +31,11 @@ function core.engine_state(engine) end
 
 ---Do what there is to do; wait at most `seconds` for something.
 ---@param engine fork_map.core.Engine
----@param seconds number
+---@param seconds number 0 to 1e9
+---@param rests? boolean wait also when nothing is alive
 ---@return integer? settled how many futures
 ---@return string? name of the code, such as "EINTR"
-function core.engine_step(engine, seconds) end
+function core.engine_step(engine, seconds, rests) end
 
 ---@param engine fork_map.core.Engine
 function core.engine_close(engine) end
@@ -372,13 +373,6 @@ function core.call(handler, fn, ...) end
 
 ---@return integer generation another one in every forked process
 function core.generation() end
-
----As engine_step(), but wait also when nothing is alive.
----@param engine fork_map.core.Engine
----@param seconds number
----@return integer? settled
----@return string? name of the code
-function core.rest(engine, seconds) end
 
 ---When the loop has something to do in Lua: pollfd() and timeout() tell it.
 ---@param engine fork_map.core.Engine

@@ -223,13 +223,26 @@ local function list_loops()
   return n
 end
 
+local function next_loop(n, i)
+  for k = i + 1, n do
+    local loop = loops[k]
+    if loop then
+      return k, loop
+    end
+  end
+end
+
+-- `for _, loop in each_loop() do`
+local function each_loop()
+  return next_loop, list_loops(), 0
+end
+
 -- Seconds until one of the loops has something to do in Lua, at most `most`;
 -- and the loops that are not idle.
 local function look_around(most, runs_tasks)
   local busy = {}
-  for i = 1, list_loops() do
-    local loop = loops[i]
-    if loop and not is_idle(loop, runs_tasks) then
+  for _, loop in each_loop() do
+    if not is_idle(loop, runs_tasks) then
       busy[#busy + 1] = loop
       local at = loop.timers:next()
       if not is_empty(loop.due) or not is_empty(loop.dropped)
@@ -249,7 +262,7 @@ local function step_cores(busy, own, seconds)
   if #busy <= 1 then
     local loop = busy[1] or own
     if seconds > 0 or loop.n_jobs > 0 then
-      core.rest(loop.core, seconds)
+      core.engine_step(loop.core, seconds, true)
     end
     return
   end
@@ -266,11 +279,8 @@ local function step_cores(busy, own, seconds)
 end
 
 local function turn_all(runs_tasks)
-  for i = 1, list_loops() do
-    local loop = loops[i]
-    if loop then
-      loop:turn(runs_tasks)
-    end
+  for _, loop in each_loop() do
+    loop:turn(runs_tasks)
   end
 end
 
@@ -279,12 +289,9 @@ local scheduling = setmetatable({}, { __close = function(_, err)
   M.is_scheduling = false
   if err ~= nil then
     M.current, M.is_calling = nil, false
-    for i = 1, list_loops() do
-      local loop = loops[i]
-      if loop then
-        loop.in_turn = false
-        loop:note()
-      end
+    for _, loop in each_loop() do
+      loop.in_turn = false
+      loop:note()
     end
   end
 end })
@@ -332,6 +339,13 @@ end
 local Context = {}
 Context.__index = Context
 M.Context = Context
+
+---Begin a wait, as tasks do too; returns its number, for wake().
+function Context:begin_wait(is_shielded)
+  self.waits = self.waits + 1
+  self.is_waiting, self.is_shielded = true, is_shielded
+  return self.waits
+end
 
 ---The context of the running coroutine.
 function M.get_context()
@@ -506,12 +520,7 @@ function Loop:step(seconds)
     seconds = math.max(0, math.min(seconds, at - now(), LONGEST))
   end
   local _ <close> = begin_scheduling(runs_tasks)
-  local n, code
-  if seconds > 0 and self.timers:next() then
-    n, code = core.rest(self.core, seconds)
-  else
-    n, code = core.engine_step(self.core, seconds)
-  end
+  local n, code = core.engine_step(self.core, seconds, self.timers:next() ~= nil)
   if n == 0 and self.n_live == 0 and self.timers.n == 0 and not self:is_busy_in_lua() then
     return 0
   end

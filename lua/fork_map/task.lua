@@ -24,11 +24,7 @@ Task.__index = Task
 
 local CANCELLED = "the task was cancelled"
 
-function Task:begin_wait(is_shielded)
-  self.waits = self.waits + 1
-  self.is_waiting, self.is_shielded = true, is_shielded
-  return self.waits
-end
+Task.begin_wait = loops.Context.begin_wait
 
 ---Leave the loop to others until the running task is woken; returns why.
 function Task:pause()

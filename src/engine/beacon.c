@@ -94,11 +94,6 @@ void fm__beacon_free(struct fm__beacon *beacon)
     fm__sys.free(beacon);
 }
 
-unsigned fm__engine_max_children(const fm_engine *engine)
-{
-    return engine->opts.max_children;
-}
-
 int fm__engines_wait(fm_engine *const *engines, size_t n, int64_t timeout_ns)
 {
     struct pollfd fds[ENGINES_MOST];

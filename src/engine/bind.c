@@ -11,6 +11,11 @@ int fm__engine_check_memory(const void *p)
     return fm__memory_is_shared(p) ? FM_ESHARED : 0;
 }
 
+unsigned fm__engine_max_children(const fm_engine *engine)
+{
+    return engine->opts.max_children;
+}
+
 struct fm__sink *fm__child_sink(fm_child *child)
 {
     return fm__child_get_sink(child);

@@ -190,6 +190,12 @@ int fmL_run_job(fm_child *child, void *ud);
 
 /* future.c */
 
+/* One that was started and not closed; raises for all else. */
+struct fmL_future *fmL_check_future(lua_State *L, int idx);
+
+/* The outcome of one that has settled too. */
+const struct fm_outcome *fmL_check_outcome(lua_State *L, int idx);
+
 /* Push a future of the engine at `engine` with the options at `options`, not
  * started.  [-0, +1, m] */
 struct fmL_future *fmL_future_push(lua_State *L, int engine, int options);
@@ -210,6 +216,9 @@ void fmL_open_spawn(lua_State *L);
 
 /* Push a fork_map.Error of this kind and text.  [-0, +1, m] */
 void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
+
+/* Raise the fork_map.Error of a negative code of the engine.  [-0, +0, v] */
+int fmL_raise_code(lua_State *L, int rc);
 
 /* Push the fork_map.Error of a failed outcome, with a raised value of at most
  * `budget` bytes of memory.  [-0, +1, m] */

@@ -13,21 +13,14 @@
 /* Asked to stop, and the functions have not begun to run. */
 static volatile sig_atomic_t is_due;
 
-/* (list) -> the one that was given last, which is taken from the list. */
-static int take_last(lua_State *L)
+/* (list): take the last function from the list, and call it. */
+static int call_last(lua_State *L)
 {
     lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
 
     lua_rawgeti(L, 1, n);
     lua_pushnil(L);
     lua_rawseti(L, 1, n);
-    return 1;
-}
-
-/* (list): call the last function. */
-static int call_last(lua_State *L)
-{
-    (void)take_last(L);
     lua_call(L, 0, 0);
     return 0;
 }

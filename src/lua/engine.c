@@ -257,19 +257,24 @@ static int l_in_callback(lua_State *L)
     return 1;
 }
 
-/* engine_step(engine, seconds) -> count | nil, code name */
+/* engine_step(engine, seconds [, rests]) -> count | nil, code name; `rests`:
+ * wait also when nothing is alive */
 static int l_engine_step(lua_State *L)
 {
     struct fmL_engine *box = fmL_check_engine(L, 1);
     double seconds = luaL_checknumber(L, 2);
+    bool rests = lua_toboolean(L, 3);
     lua_State *previous;
+    int64_t ns;
     int rc;
 
     luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "out of range");
     luaL_argcheck(L, box->engine != NULL, 1, "collected");
     luaL_checkstack(L, LUA_MINSTACK, NULL);
+    ns = (int64_t)(seconds * 1e9);
     previous = fmL_enter(L, box);
-    rc = fm_engine_step(box->engine, (int64_t)(seconds * 1e9));
+    rc = rests ? fm__engine_rest(box->engine, ns)
+               : fm_engine_step(box->engine, ns);
     fmL_leave(box, previous);
     if (rc >= 0) {
         lua_pushinteger(L, rc);

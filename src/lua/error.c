@@ -127,6 +127,13 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message)
     push_error(L, kind, message);
 }
 
+int fmL_raise_code(lua_State *L, int rc)
+{
+    fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
+                     fm_strerror(rc));
+    return lua_error(L);
+}
+
 void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
                             const struct fm_outcome *outcome, size_t budget)
 {

@@ -15,14 +15,6 @@
  * just before it began would not be seen before the next event. */
 #define WAIT_NS 1000000000
 
-static struct fmL_future *check_future(lua_State *L, int idx)
-{
-    struct fmL_future *handle = luaL_checkudata(L, idx, FML_FUTURE_MT);
-
-    luaL_argcheck(L, handle->future != NULL, idx, "closed future");
-    return handle;
-}
-
 static bool is_settled(const struct fmL_future *handle)
 {
     return fm_future_get_state(handle->future) == FM_SETTLED;
@@ -57,6 +49,23 @@ static void keep_spare(lua_State *L)
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, FML_ENGINE_SPARE);
     lua_pop(L, 1);
+}
+
+struct fmL_future *fmL_check_future(lua_State *L, int idx)
+{
+    struct fmL_future *handle = luaL_checkudata(L, idx, FML_FUTURE_MT);
+
+    luaL_argcheck(L, handle->future != NULL, idx, "closed future");
+    return handle;
+}
+
+const struct fm_outcome *fmL_check_outcome(lua_State *L, int idx)
+{
+    const struct fm_outcome *outcome =
+        fm_future_get_outcome(fmL_check_future(L, idx)->future);
+
+    luaL_argcheck(L, outcome != NULL, idx, "not settled");
+    return outcome;
 }
 
 struct fmL_future *fmL_future_push(lua_State *L, int engine, int options)
@@ -136,10 +145,8 @@ static int l_start(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_argcheck(L, handle->future == NULL, 1, "started before");
-    if (handle->engine->engine == NULL) { /* collected */
-        fmL_push_failure(L, FM_CLOSED, fm_strerror(FM_ECLOSED));
-        return lua_error(L);
-    }
+    if (handle->engine->engine == NULL) /* collected */
+        return fmL_raise_code(L, FM_ECLOSED);
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     lua_insert(L, 2);
@@ -149,11 +156,7 @@ static int l_start(lua_State *L)
     if (rc >= 0 && handle->is_local && !is_settled(handle))
         waited = wait_once(handle);
     leave(handle, previous);
-    if (rc >= 0)
-        return end_wait(L, handle, waited);
-    fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
-                     fm_strerror(rc));
-    return lua_error(L);
+    return rc >= 0 ? end_wait(L, handle, waited) : fmL_raise_code(L, rc);
 }
 
 /* --------------------------------------------------------------------- waiting
@@ -162,7 +165,7 @@ static int l_start(lua_State *L)
 /* wait(future) -> true when it has settled, else false after a while */
 static int l_wait(lua_State *L)
 {
-    struct fmL_future *handle = check_future(L, 1);
+    struct fmL_future *handle = fmL_check_future(L, 1);
     int rc = 0;
 
     if (!is_settled(handle)) {
@@ -179,14 +182,14 @@ static int l_wait(lua_State *L)
 /* settled(future) -> boolean */
 static int l_settled(lua_State *L)
 {
-    lua_pushboolean(L, is_settled(check_future(L, 1)));
+    lua_pushboolean(L, is_settled(fmL_check_future(L, 1)));
     return 1;
 }
 
 /* pid(future) -> integer | nil */
 static int l_pid(lua_State *L)
 {
-    pid_t pid = fm_future_get_pid(check_future(L, 1)->future);
+    pid_t pid = fm_future_get_pid(fmL_check_future(L, 1)->future);
 
     if (pid == 0)
         return 0;
@@ -197,7 +200,7 @@ static int l_pid(lua_State *L)
 /* cancel(future [, seconds]) -> boolean */
 static int l_cancel(lua_State *L)
 {
-    const struct fmL_future *handle = check_future(L, 1);
+    const struct fmL_future *handle = fmL_check_future(L, 1);
     double grace = luaL_optnumber(L, 2, -1);
     int64_t ns = -1;
 
@@ -247,11 +250,10 @@ int fmL_push_outcome(lua_State *L, const struct fmL_engine *box,
 /* result(future) -> values…; raises the fork_map.Error of a failure */
 static int l_result(lua_State *L)
 {
-    const struct fmL_future *handle = check_future(L, 1);
-    const struct fm_outcome *outcome = fm_future_get_outcome(handle->future);
+    const struct fm_outcome *outcome = fmL_check_outcome(L, 1);
+    const struct fmL_future *handle = fmL_check_future(L, 1);
     int n;
 
-    luaL_argcheck(L, outcome != NULL, 1, "not settled");
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     n = fmL_push_outcome(L, handle->engine, fmL_check_options(L, -1), outcome);
     return n < 0 ? lua_error(L) : n;

@@ -193,13 +193,10 @@ static int l_map_start(lua_State *L)
     previous = fmL_enter(L, box);
     rc = fm_map_start(box->engine, &map->opts, &map->map);
     fmL_leave(box, previous);
-    if (rc >= 0) {
-        make_tables(L, map);
-        return 0;
-    }
-    fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
-                     fm_strerror(rc));
-    return lua_error(L);
+    if (rc < 0)
+        return fmL_raise_code(L, rc);
+    make_tables(L, map);
+    return 0;
 }
 
 /* -------------------------------------------------------------------- steps */
@@ -214,10 +211,8 @@ static int l_map_step(lua_State *L)
 
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     luaL_argcheck(L, box->engine != NULL, 1, "collected");
-    if (!fm__engine_is_ours(box->engine)) {
-        fmL_push_failure(L, FM_CLOSED, fm_strerror(FM_ECLOSED));
-        return lua_error(L);
-    }
+    if (!fm__engine_is_ours(box->engine))
+        return fmL_raise_code(L, FM_ECLOSED);
     if (!fm_map_is_over(map->map)) {
         lua_State *previous = fmL_enter(L, box);
 

@@ -32,14 +32,6 @@ static void push_live(lua_State *L, int engine)
     lua_setiuservalue(L, engine, FML_ENGINE_LIVE);
 }
 
-/* Negative code of the engine: a fork_map.Error. */
-static int raise_code(lua_State *L, int rc)
-{
-    fmL_push_failure(L, rc == FM_ECLOSED ? FM_CLOSED : FM_SPAWN,
-                     fm_strerror(rc));
-    return lua_error(L);
-}
-
 /* spawn(engine, options, cell, fn, ...) -> future */
 static int l_spawn(lua_State *L)
 {
@@ -52,7 +44,7 @@ static int l_spawn(lua_State *L)
     luaL_checktype(L, 3, LUA_TTABLE);
     luaL_checktype(L, 4, LUA_TFUNCTION);
     if (box->engine == NULL)
-        return raise_code(L, FM_ECLOSED);
+        return fmL_raise_code(L, FM_ECLOSED);
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     handle = fmL_future_push(L, 1, 2);
     push_live(L, 1);
@@ -68,7 +60,7 @@ static int l_spawn(lua_State *L)
     if (rc < 0) {
         lua_pushnil(L);
         lua_rawsetp(L, 4, handle);
-        return raise_code(L, rc);
+        return fmL_raise_code(L, rc);
     }
     lua_settop(L, 3);
     return 1;
@@ -93,10 +85,7 @@ static int l_next_settled(lua_State *L)
 /* status(future) -> "queued" | "running" | "settled" */
 static int l_status(lua_State *L)
 {
-    const struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
-
-    luaL_argcheck(L, handle->future != NULL, 1, "closed future");
-    switch (fm_future_get_state(handle->future)) {
+    switch (fm_future_get_state(fmL_check_future(L, 1)->future)) {
     case FM_QUEUED:
     case FM_BACKOFF:
         lua_pushliteral(L, "queued");
@@ -114,12 +103,8 @@ static int l_status(lua_State *L)
 /* details(future) -> table: usage, and what was captured, of a settled one */
 static int l_details(lua_State *L)
 {
-    const struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
-    const struct fm_outcome *outcome;
+    const struct fm_outcome *outcome = fmL_check_outcome(L, 1);
 
-    luaL_argcheck(L, handle->future != NULL, 1, "closed future");
-    outcome = fm_future_get_outcome(handle->future);
-    luaL_argcheck(L, outcome != NULL, 1, "not settled");
     lua_createtable(L, 0, 2);
     if (outcome->pid != 0) {
         fmL_push_usage(L, &outcome->usage);
@@ -132,13 +117,10 @@ static int l_details(lua_State *L)
 /* outcome(future) -> true, values… | false, fork_map.Error, of a settled one */
 static int l_outcome(lua_State *L)
 {
-    const struct fmL_future *handle = luaL_checkudata(L, 1, FML_FUTURE_MT);
-    const struct fm_outcome *outcome;
+    const struct fm_outcome *outcome = fmL_check_outcome(L, 1);
+    const struct fmL_future *handle = fmL_check_future(L, 1);
     int first, n;
 
-    luaL_argcheck(L, handle->future != NULL, 1, "closed future");
-    outcome = fm_future_get_outcome(handle->future);
-    luaL_argcheck(L, outcome != NULL, 1, "not settled");
     lua_getiuservalue(L, 1, FML_FUTURE_OPTIONS);
     lua_pushboolean(L, 1);
     first = lua_gettop(L);
@@ -206,29 +188,6 @@ static int l_generation(lua_State *L)
 
 /* ------------------------------------------------------------------ the loop
  */
-
-/* rest(engine, seconds) -> count | nil, code name: as engine_step(), but waits
- * also when nothing is alive */
-static int l_rest(lua_State *L)
-{
-    struct fmL_engine *box = fmL_check_engine(L, 1);
-    int64_t ns = to_ns(luaL_checknumber(L, 2));
-    lua_State *previous;
-    int rc;
-
-    luaL_argcheck(L, box->engine != NULL, 1, "collected");
-    luaL_checkstack(L, LUA_MINSTACK, NULL);
-    previous = fmL_enter(L, box);
-    rc = fm__engine_rest(box->engine, ns);
-    fmL_leave(box, previous);
-    if (rc >= 0) {
-        lua_pushinteger(L, rc);
-        return 1;
-    }
-    lua_pushnil(L);
-    lua_pushstring(L, fm_err_name(rc));
-    return 2;
-}
 
 /* alarm(engine, when): the time by now(), true for at once, nil for never */
 static int l_alarm(lua_State *L)
@@ -369,7 +328,6 @@ void fmL_open_spawn(lua_State *L)
                                          {"unhandled", l_unhandled},
                                          {"call", l_call},
                                          {"generation", l_generation},
-                                         {"rest", l_rest},
                                          {"alarm", l_alarm},
                                          {"pollfd", l_pollfd},
                                          {"timeout", l_timeout},
