@@ -147,6 +147,7 @@ build = {
     ["fork_map.queue"] = "lua/fork_map/queue.lua",
     ["fork_map.reduce"] = "lua/fork_map/reduce.lua",
     ["fork_map.run"] = "lua/fork_map/run.lua",
+    ["fork_map.signal"] = "lua/fork_map/signal.lua",
     ["fork_map.source"] = "lua/fork_map/source.lua",
     ["fork_map.stream"] = "lua/fork_map/stream.lua",
     ["fork_map.task"] = "lua/fork_map/task.lua",

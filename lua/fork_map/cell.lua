@@ -273,7 +273,7 @@ end
 
 -- ------------------------------------------------------------------ inputs
 
----These futures are what it waits for; `fn(cell)` is called as each settles.
+---These futures are what it waits for; `fn(self, cell)` is called as each settles.
 function Cell:add_inputs(futures, n, fn)
   self.inputs, self.n_inputs = futures, n
   self.input_waiters = {}
@@ -284,11 +284,27 @@ function Cell:add_inputs(futures, n, fn)
       self.input_waiters[i] = cell:add_waiter(f, function()
         self.input_waiters[i] = nil
         if not self.is_settled then
-          fn(self, cell, i)
+          fn(self, cell)
         end
       end)
     end
   end
+end
+
+---As add_inputs(), and all of them have to succeed, of which `n_missing` have not
+---settled: then `fn(self)` is called.  It fails as the first of them does.
+function Cell:need_all(futures, n, n_missing, fn)
+  self:add_inputs(futures, n, function(_, input)
+    if input.outcome ~= "done" then
+      self:follow(input)
+      return
+    end
+    input.seen = true
+    n_missing = n_missing - 1
+    if n_missing == 0 then
+      fn(self)
+    end
+  end)
 end
 
 ---It needs none of them any more.

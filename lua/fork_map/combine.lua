@@ -4,7 +4,8 @@
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
 local futures = require "fork_map.future"
-local loops = require "fork_map.loop"
+local queues = require "fork_map.queue"
+local signals = require "fork_map.signal"
 
 local M = {}
 
@@ -52,7 +53,6 @@ function M.all(loop, from)
     return nil, keys
   end
   local cell = cells.new(loop, "all", ALL)
-  local n_missing = #found
   local function settle()
     local values = {}
     for i, key in ipairs(keys) do
@@ -60,20 +60,10 @@ function M.all(loop, from)
     end
     cell:succeed(1, { values })
   end
-  if n_missing == 0 then
+  if #found == 0 then
     settle()
   end
-  cell:add_inputs(found, #found, function(_, input)
-    if input.outcome ~= "done" then
-      cell:follow(input)
-      return
-    end
-    input.seen = true
-    n_missing = n_missing - 1
-    if n_missing == 0 then
-      settle()
-    end
-  end)
+  cell:need_all(found, #found, #found, settle)
   return futures.new(cell)
 end
 
@@ -126,12 +116,15 @@ function M.race(loop, from)
   return futures.new(cell)
 end
 
+-- Time will do.
+local WITHIN = { cancels_inputs = true, needs_task = function()
+  return false
+end }
+
 ---A future that settles as `f` does; after `seconds` it fails with kind "timeout",
 ---and `f` is cancelled.
 function M.within(loop, seconds, f)
-  local cell = cells.new(loop, "within", { cancels_inputs = true, needs_task = function()
-    return false -- time will do
-  end })
+  local cell = cells.new(loop, "within", WITHIN)
   cell.timer = loop:at(core.now() + seconds, function()
     local inputs = cell.inputs
     if cell:fail(cells.new_error("timeout", ("it took longer than %g s"):format(seconds))) then
@@ -152,31 +145,24 @@ local Completed = {}
 Completed.__index = Completed
 
 -- The next of them settles.
-local SIGNAL = { is_signal = true, needs_task = function(cell, known)
-  for _, f in pairs(cell.pending) do
+local SIGNAL = signals.new_verbs(function(cell, known)
+  for _, f in pairs(cell.owner.waiters) do
     if not f.cell:needs_task(known) then
       return false
     end
   end
   return true
-end }
+end)
 
 function Completed:__call()
   local state = self.state
-  while state.first > state.last do
+  while queues.is_empty(state.queue) do
     if state.n_left == 0 then
       return nil
     end
-    if not state.signal then
-      state.signal = futures.new(cells.new(state.loop, "signal", SIGNAL))
-      state.signal.cell.pending = state.waiters
-    end
-    loops.wait(state.signal, state.signal.cell)
+    signals.wait(state, "change", SIGNAL)
   end
-  local f = state.queue[state.first]
-  state.queue[state.first] = nil
-  state.first = state.first + 1
-  return f
+  return queues.pop(state.queue)
 end
 
 -- They are not waited for any more.
@@ -185,7 +171,7 @@ function Completed:__close()
   for waiter, f in pairs(state.waiters) do
     f.cell:remove_waiter(waiter)
   end
-  state.waiters, state.n_left, state.queue, state.first, state.last = {}, 0, {}, 1, 0
+  state.waiters, state.n_left, state.queue = {}, 0, queues.new()
 end
 
 Completed.__gc = Completed.__close
@@ -196,20 +182,14 @@ function M.as_completed(loop, from)
   if not found then
     return nil, text
   end
-  local state = {
-    loop = loop, n_left = #found, queue = {}, first = 1, last = 0, waiters = {},
-  }
+  local state = { loop = loop, n_left = #found, queue = queues.new(), waiters = {} }
   for _, f in ipairs(found) do
     local waiter
     waiter = f.cell:add_waiter(f, function()
       state.waiters[waiter] = nil
       state.n_left = state.n_left - 1
-      state.last = state.last + 1
-      state.queue[state.last] = f
-      if state.signal then
-        state.signal.cell:succeed(0, {})
-        state.signal = nil
-      end
+      queues.push(state.queue, f)
+      signals.raise(state, "change")
     end)
     state.waiters[waiter] = f -- which may be there twice
   end

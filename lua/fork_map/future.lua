@@ -5,6 +5,7 @@ local cells = require "fork_map.cell"
 local core = require "fork_map.core"
 local loops = require "fork_map.loop"
 local queues = require "fork_map.queue"
+local timers = require "fork_map.timers"
 
 local M = {}
 
@@ -35,7 +36,7 @@ end
 
 -- Seconds, or nil; `name` is told.
 local function check_seconds(seconds, name)
-  if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds or seconds < 0) then
+  if seconds ~= nil and not timers.is_span(seconds) then
     error(("fork_map: future:%s: seconds must be a number of at least 0"):format(name), 3)
   end
   return seconds
@@ -335,7 +336,7 @@ function cells.Cell:take()
   self.core = nil
 end
 
--- Give it to the engine.  Returns why that cannot be.
+-- Its arguments are there, and its turn has come: give it to the engine.
 local function start(cell)
   local loop, args = cell.loop, cell.args
   loop.n_jobs = loop.n_jobs + 1
@@ -343,20 +344,12 @@ local function start(cell)
     table.unpack(args, 1, args.n))
   if not ok then
     loop.n_jobs = loop.n_jobs - 1
-    return future
+    cell:fail(cells.to_error(future))
+    return
   end
   cell.core = future
   cell.fn, cell.args = nil, nil
   cell:move("state", "started")
-  return nil
-end
-
----Its arguments are there, and its turn has come.
-function M.start(cell)
-  local err = start(cell)
-  if err then
-    cell:fail(cells.to_error(err))
-  end
 end
 
 -- So many more than can run are given to the engine.  What it has of a call is
@@ -383,7 +376,7 @@ function loops.start_queued(loop)
     local cell = queues.pop(queue)
     cell.is_queued = nil
     if not cell.is_settled then
-      M.start(cell)
+      start(cell)
     end
   end
   return false
@@ -393,7 +386,7 @@ end
 local function enqueue(cell)
   local loop = cell.loop
   if queues.is_empty(loop.queued) and has_room(loop) and not is_late(loop) then
-    M.start(cell)
+    start(cell)
     return
   end
   queues.push(loop.queued, cell)
@@ -415,18 +408,6 @@ local function resolve(cell)
     cell.scope:let_start(cell)
   else
     enqueue(cell)
-  end
-end
-
-local function on_input(cell, input)
-  if input.outcome ~= "done" then
-    cell:follow(input)
-    return
-  end
-  input.seen = true
-  cell.n_missing = cell.n_missing - 1
-  if cell.n_missing == 0 then
-    resolve(cell)
   end
 end
 
@@ -463,8 +444,7 @@ function M.spawn(loop, prepared, scope, fn, ...)
   if failed then
     cell:follow(failed)
   elseif inputs then
-    cell.n_missing = n_missing
-    cell:add_inputs(inputs, cell.args.n, on_input)
+    cell:need_all(inputs, cell.args.n, n_missing, resolve)
   else
     resolve(cell)
   end

@@ -12,7 +12,10 @@ local cells = require "fork_map.cell"
 local core = require "fork_map.core"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
+local queues = require "fork_map.queue"
+local signals = require "fork_map.signal"
 local tasks = require "fork_map.task"
+local timers = require "fork_map.timers"
 
 local M = {}
 
@@ -27,43 +30,28 @@ Nursery.__index = Nursery
 
 -- ----------------------------------------------------------------- signals
 
--- What settles when something in the scope has, and what when the last of it has:
--- whether only tasks can settle it.
+-- Raised when something in the scope has settled, and when the last of it has.
 local SIGNALS = {
-  change = { is_signal = true, needs_task = function(cell, known)
-    for inner in pairs(cell.scope_of.futures) do
+  change = signals.new_verbs(function(cell, known)
+    for inner in pairs(cell.owner.futures) do
       if not inner:needs_task(known) then
         return false
       end
     end
     return true
-  end },
-  empty = { is_signal = true, needs_task = function(cell, known)
-    for inner in pairs(cell.scope_of.futures) do
+  end),
+  empty = signals.new_verbs(function(cell, known)
+    for inner in pairs(cell.owner.futures) do
       if inner:needs_task(known) then
         return true
       end
     end
     return false
-  end },
+  end),
 }
 
 local function wait_for(self, name, is_shielded)
-  local f = self[name]
-  if not f then
-    f = futures.new(cells.new(self.loop, "signal", SIGNALS[name]))
-    f.cell.scope_of = self
-    self[name] = f
-  end
-  loops.wait(f, f.cell, nil, is_shielded)
-end
-
-local function raise_signal(self, name)
-  local f = self[name]
-  if f then
-    self[name] = nil
-    f.cell:succeed(0, {})
-  end
+  signals.wait(self, name, SIGNALS[name], is_shielded)
 end
 
 -- ------------------------------------------------------------------- scope
@@ -109,10 +97,8 @@ function Scope:take_failure(err)
 end
 
 local function start_pending(self)
-  while self.pending_first <= self.pending_last and self.n_active < self.max_active do
-    local cell = self.pending[self.pending_first]
-    self.pending[self.pending_first] = nil
-    self.pending_first = self.pending_first + 1
+  while not queues.is_empty(self.pending) and self.n_active < self.max_active do
+    local cell = queues.pop(self.pending)
     if not cell.is_settled then
       self:let_start(cell)
     end
@@ -122,8 +108,7 @@ end
 ---A job whose arguments are there may begin, or waits for its turn.
 function Scope:let_start(cell)
   if self.n_active >= self.max_active then
-    self.pending_last = self.pending_last + 1
-    self.pending[self.pending_last] = cell
+    queues.push(self.pending, cell)
     return
   end
   self.n_active = self.n_active + 1
@@ -149,11 +134,10 @@ function Scope:count_down(cell)
     cell.seen = true
   end
   start_pending(self)
-  self.queue_last = self.queue_last + 1
-  self.queue[self.queue_last] = f
-  raise_signal(self, "change")
+  queues.push(self.queue, f)
+  signals.raise(self, "change")
   if self.n_open == 0 then
-    raise_signal(self, "empty")
+    signals.raise(self, "empty")
   end
 end
 
@@ -166,7 +150,7 @@ end
 function Scope:release()
   self.n_held = self.n_held - 1
   if self.n_held == 0 then
-    raise_signal(self, "empty")
+    signals.raise(self, "empty")
   end
 end
 
@@ -180,8 +164,7 @@ local function open(loop, prepared, opts)
     loop = loop, prepared = prepared, on_error = opts.on_error, context = context,
     outer = context.scope, max_active = opts.max_active or math.huge,
     futures = {}, n_open = 0, n_active = 0, n_held = 0, takers = {}, others = {},
-    queue = {}, queue_first = 1, queue_last = 0,
-    pending = {}, pending_first = 1, pending_last = 0,
+    queue = queues.new(), pending = queues.new(),
   }, Scope)
   context.scope = self
   if opts.deadline then
@@ -214,7 +197,7 @@ end
 -- It is left.
 local function retire(self)
   self.is_closed, self.is_left, self.handle = true, true, nil
-  self.queue, self.queue_first, self.queue_last = {}, 1, 0
+  self.queue = queues.new()
   if self.timer then
     self.loop:stop_timer(self.timer)
   end
@@ -223,10 +206,10 @@ end
 -- Failures that nobody will be raised.
 local function report(self, failure, others)
   if getmetatable(failure) == core.Error and failure.kind ~= "cancelled" then
-    core.unhandled(self.loop.core, failure, "unseen")
+    self.loop:report(failure, "unseen")
   end
   for _, err in ipairs(others) do
-    core.unhandled(self.loop.core, err, "unseen")
+    self.loop:report(err, "unseen")
   end
 end
 
@@ -439,15 +422,12 @@ end
 function Nursery:results()
   local scope = check(self, "results")
   return function()
-    while scope.queue_first > scope.queue_last do
+    while queues.is_empty(scope.queue) do
       if not wait_for_result(scope) then
         return nil
       end
     end
-    local f = scope.queue[scope.queue_first]
-    scope.queue[scope.queue_first] = nil
-    scope.queue_first = scope.queue_first + 1
-    return f
+    return queues.pop(scope.queue)
   end
 end
 
@@ -455,7 +435,7 @@ end
 ---@param grace? number seconds until what was asked to end is forced
 function Nursery:cancel(grace)
   local scope = check(self, "cancel")
-  if grace ~= nil and (type(grace) ~= "number" or grace ~= grace or grace < 0) then
+  if grace ~= nil and not timers.is_span(grace) then
     error("fork_map: nursery:cancel: seconds must be a number of at least 0", 2)
   end
   if not scope.is_left then

@@ -7,6 +7,12 @@ local M = {}
 -- Stopped timers that need not be looked for.
 local STOPPED_MOST = 32
 
+---Whether it is a time to wait, in seconds: 0 or more, for ever included.
+---@return boolean
+function M.is_span(seconds)
+  return type(seconds) == "number" and seconds >= 0
+end
+
 ---@class fork_map.Timers
 ---@field n integer with those that were stopped
 ---@field package heap { at: number, fn: function?, number: integer }[]

@@ -4,6 +4,7 @@
 
 local Model = require "support.model"
 local acts = require "support.model_acts"
+local queues = require "fork_map.queue"
 local sys = require "specs_core"
 
 local M = {}
@@ -442,7 +443,7 @@ local function take_results(self, nursery, scope)
     seen[f.cell] = true
   end
   self:look()
-  if nursery:count() ~= 0 or scope.queue_first <= scope.queue_last then
+  if nursery:count() ~= 0 or not queues.is_empty(scope.queue) then
     Model.fail("results() ends early")
   end
 end
