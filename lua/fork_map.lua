@@ -108,11 +108,6 @@ for name, verb in pairs(engine.verbs) do
     return verb(plain, ...)
   end
 end
-for name, verb in pairs(engine.async_verbs) do
-  M[name] = function(...)
-    return verb(plain, ...)
-  end
-end
 
 ---A list of lists of `size` items each, the last may be shorter.  Each is made
 ---when it is asked for: `fork_map.map(fork_map.chunks(list, 512), fn)`.

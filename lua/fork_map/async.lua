@@ -10,6 +10,7 @@ local loops = require "fork_map.loop"
 local nurseries = require "fork_map.nursery"
 local options = require "fork_map.options"
 local tasks = require "fork_map.task"
+local timers = require "fork_map.timers"
 
 local M = {}
 
@@ -41,7 +42,7 @@ local function check_start(name, engine, fn)
 end
 
 local function check_seconds(name, seconds)
-  if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
+  if not timers.is_span(seconds) then
     error(("fork_map.%s: seconds must be a number of at least 0"):format(name), 3)
   end
 end
@@ -49,7 +50,6 @@ end
 ---Verbs that views and engines have as methods and the module as functions.
 ---@class fork_map.AsyncVerbs
 local Verbs = {}
-M.verbs = Verbs
 
 ---Start `fn(...)` in a child, or queue it while as many run as `max_children`
 ---allows, and return the future of its values.  An argument that is a future is
@@ -254,11 +254,12 @@ function M.call(engine, prepared, fn, ...)
   return f:await()
 end
 
----Give these classes the verbs; `find(self)` tells { engine =, opts =, prepared = }.
-function M.install(Engine, View, find)
+---Add the verbs to `verbs`, and what only engines have to `Engine`; `find(self)` tells
+---what a verb is done with: { engine =, opts =, prepared = }.
+function M.install(verbs, Engine, find)
   target_of = find
   for name, verb in pairs(Verbs) do
-    Engine[name], View[name] = verb, verb
+    verbs[name] = verb
   end
   for name, method in pairs(Methods) do
     Engine[name] = method

@@ -61,6 +61,18 @@ local function find_misuse(engine, fn)
   return REFUSALS[loops.get_state(engine.core)]
 end
 
+-- What calling an engine or a view does; a tail call of theirs, so that misuse is
+-- raised at the caller's line.
+local function call(engine, prepared, fn, ...)
+  local misuse = find_misuse(engine, fn)
+  if misuse then
+    error(misuse, 2)
+  elseif loops.current and async.in_task() then
+    return async.call(engine, prepared, fn, ...)
+  end
+  return run(engine, prepared, fn, ...)
+end
+
 -- Options that configure() gave to the default engine: the one that replaces
 -- it in a child has them too.
 local default_opts = {}
@@ -93,13 +105,7 @@ M.get_default = get_default
 ---@param ... any arguments
 ---@return any ... what `fn` returned
 function Engine:__call(fn, ...)
-  local misuse = find_misuse(self, fn)
-  if misuse then
-    error(misuse, 2)
-  elseif loops.current and async.in_task() then
-    return async.call(self, self.prepared, fn, ...)
-  end
-  return run(self, self.prepared, fn, ...)
+  return call(self, self.prepared, fn, ...)
 end
 
 ---Change options of the engine: those of an engine only, not the defaults of
@@ -123,14 +129,12 @@ function Engine:close()
     error(REFUSALS.callback, 2)
   end
   local loop = async.get_loop(self)
-  if loop and (loop.is_closed or loop:is_stale()) then
-    loop = nil
-  end
-  if loop and loop.adapter then
+  local is_open = not (loop.is_closed or loop:is_stale())
+  if is_open and loop.adapter then
     loop.adapter:leave(loop)
   end
   core.engine_close(self.core)
-  if loop then
+  if is_open then
     loop:close()
   end
 end
@@ -181,14 +185,7 @@ end
 ---@param ... any arguments
 ---@return any ... what `fn` returned
 function View:__call(fn, ...)
-  local engine = self.engine or get_default()
-  local misuse = find_misuse(engine, fn)
-  if misuse then
-    error(misuse, 2)
-  elseif loops.current and async.in_task() then
-    return async.call(engine, self.prepared, fn, ...)
-  end
-  return run(engine, self.prepared, fn, ...)
+  return call(self.engine or get_default(), self.prepared, fn, ...)
 end
 
 -- What a verb over many items is done with: an engine and defaults.
@@ -208,8 +205,8 @@ local function finish(text, ...)
 end
 
 ---Verbs over many items, which views and engines have as methods and the module
----as functions.
----@class fork_map.Verbs
+---as functions; those of fork_map/async.lua come to them.
+---@class fork_map.Verbs: fork_map.AsyncVerbs
 local Verbs = {}
 M.verbs = Verbs
 
@@ -290,12 +287,10 @@ function Verbs:find(list, pred, opts)
   return finish(map_verbs.find(target_of(self), list, pred, opts))
 end
 
+async.install(Verbs, Engine, target_of)
 for name, verb in pairs(Verbs) do
   Engine[name], View[name] = verb, verb
 end
-
-async.install(Engine, View, target_of)
-M.async_verbs = async.verbs
 
 ---A view of the default engine, whichever it is when a call is made.
 ---@param opts fork_map.Options
