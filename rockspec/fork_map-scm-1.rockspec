@@ -39,6 +39,7 @@ build = {
         "src/os/proc.c",
         "src/os/quota.c",
         "src/os/signals.c",
+        "src/os/socket.c",
         "src/os/sys.c",
         "src/os/word_futex.c",
         "src/wire/binary.c",

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "os/sys.h"
@@ -172,6 +173,34 @@ static ssize_t fault_write(int fd, const void *data, size_t len)
     return fm__sys_real.write(fd, data, hit && len > 1 ? 1 : len);
 }
 
+/* Short: only the first byte of the first part. */
+static ssize_t fault_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    bool hit = fault_hits(FAULT_sendmsg);
+    struct msghdr copy = *message;
+    struct iovec part = message->msg_iov[0];
+
+    if (hit && fault.error != FAULT_SHORT)
+        return -1;
+    if (!hit || part.iov_len == 0)
+        return fm__sys_real.sendmsg(fd, message, flags);
+    part.iov_len = 1;
+    copy.msg_iov = &part;
+    copy.msg_iovlen = 1;
+    return fm__sys_real.sendmsg(fd, &copy, flags);
+}
+
+static ssize_t fault_recvmsg(int fd, struct msghdr *message, int flags)
+{
+    bool hit = fault_hits(FAULT_recvmsg);
+
+    if (hit && fault.error != FAULT_SHORT)
+        return -1;
+    if (hit && message->msg_iov[0].iov_len > 1)
+        message->msg_iov[0].iov_len = 1;
+    return fm__sys_real.recvmsg(fd, message, flags);
+}
+
 static void fault_kill_if_any(pid_t pid, int sig)
 {
     if (!fault_hits(FAULT_kill_if_any))
@@ -181,6 +210,8 @@ static void fault_kill_if_any(pid_t pid, int sig)
 FAULTY(pid_t, getpid, (void), (), fm__sys_real.getpid())
 FAULTY(pid_t, getppid, (void), (), fm__sys_real.getppid())
 FAULTY(pid_t, getpgrp, (void), (), fm__sys_real.getpgrp())
+FAULTY_INT(socketpair, (int domain, int type, int protocol, int fds[2]),
+           (domain, type, protocol, fds))
 FAULTY_INT(pipe2, (int fds[2], int flags), (fds, flags))
 FAULTY_INT(fcntl, (int fd, int command, int argument), (fd, command, argument))
 FAULTY_INT(dup2, (int old, int new), (old, new))

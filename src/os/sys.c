@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "os/sys_direct.h"
@@ -341,17 +342,18 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
         .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
         .close = sys_close, .count_unread = sys_count_unread,                  \
         .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open, .fstat = fstat,  \
-        .read = read, .write = write, .poll = sys_poll, .mmap = mmap,          \
-        .munmap = munmap, .madvise = sys_madvise, .kill = sys_kill,            \
-        .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
-        .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \
-        .sigaltstack = sys_sigaltstack, .setrlimit = sys_setrlimit,            \
-        .getrlimit = sys_getrlimit, .getrusage = sys_getrusage,                \
-        .setpriority = sys_setpriority, .getpriority = sys_getpriority,        \
-        .clock_gettime = clock_gettime, .nanosleep = nanosleep,                \
-        .timer_create = sys_timer_create, .timer_settime = sys_timer_settime,  \
-        .wait_look = sys_wait_look, .wait4 = wait4, .exit_now = _exit,         \
-        FM__SYS_LINUX_ENTRIES                                                  \
+        .read = read, .write = write, .socketpair = socketpair,                \
+        .sendmsg = sendmsg, .recvmsg = recvmsg, .poll = sys_poll,              \
+        .mmap = mmap, .munmap = munmap, .madvise = sys_madvise,                \
+        .kill = sys_kill, .kill_if_any = sys_kill_if_any,                      \
+        .setpgid = sys_setpgid, .sigaction = sys_sigaction,                    \
+        .pthread_sigmask = sys_sigmask, .sigaltstack = sys_sigaltstack,        \
+        .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
+        .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \
+        .getpriority = sys_getpriority, .clock_gettime = clock_gettime,        \
+        .nanosleep = nanosleep, .timer_create = sys_timer_create,              \
+        .timer_settime = sys_timer_settime, .wait_look = sys_wait_look,        \
+        .wait4 = wait4, .exit_now = _exit, FM__SYS_LINUX_ENTRIES               \
     }
 
 #ifdef FM_TESTING

@@ -25,6 +25,7 @@
 #include <time.h>
 
 struct epoll_event;
+struct msghdr;
 struct pollfd;
 
 /* X(return type, name, parameters) */
@@ -45,6 +46,9 @@ struct pollfd;
     X(int, fstat, (int fd, struct stat *st))                                   \
     X(ssize_t, read, (int fd, void *data, size_t len))                         \
     X(ssize_t, write, (int fd, const void *data, size_t len))                  \
+    X(int, socketpair, (int domain, int type, int protocol, int fds[2]))       \
+    X(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags))     \
+    X(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags))           \
     X(int, poll, (struct pollfd * fds, unsigned long n, int timeout_ms))       \
     X(void *, mmap,                                                            \
       (void *p, size_t len, int prot, int flags, int fd, off_t offset))        \
