@@ -122,6 +122,7 @@ build = {
         "src/lua/values_write.c",
         "src/lua/values_write_json.c",
         "src/lua/values_write_lua.c",
+        "src/lua/wait_fd.c",
         "src/lua/worker.c",
       },
       defines = { "_GNU_SOURCE" },
@@ -154,6 +155,7 @@ build = {
     ["fork_map.task"] = "lua/fork_map/task.lua",
     ["fork_map.timers"] = "lua/fork_map/timers.lua",
     ["fork_map.travel"] = "lua/fork_map/travel.lua",
+    ["fork_map.wait_fd"] = "lua/fork_map/wait_fd.lua",
   },
   copy_directories = { "docs" },
 }

@@ -331,8 +331,24 @@ function core.on_cancel(fn) end
 function core.spawn(engine, options, cell, fn, ...) end
 
 ---@param engine fork_map.core.Engine
----@return table? cell of the first that has settled and was not taken yet
+---@return table? cell of the first that was told of and not taken yet
 function core.next_settled(engine) end
+
+---@class fork_map.core.Watch: userdata
+
+---Have next_settled() give `entry` once, when the descriptor is ready.
+---@param engine fork_map.core.Engine
+---@param fd integer
+---@param mode "r"|"w"
+---@param entry table that gets the watch as entry[1]
+---@return fork_map.core.Watch?
+---@return string? message
+---@return string? name
+function core.watch(engine, fd, mode, entry) end
+
+---Nothing comes of it any more.  May be repeated.
+---@param watch fork_map.core.Watch
+function core.unwatch(watch) end
 
 ---@param future fork_map.core.Future
 ---@return "queued"|"running"|"settled"

@@ -35,11 +35,13 @@ local START = 0.001
 ---@field core fork_map.core.Engine
 ---@field generation integer of the process that it belongs to
 ---@field n_jobs integer futures that processes will settle
+---@field n_watches integer descriptors that are waited for
 ---@field live table<fork_map.Cell, true> cells that have not settled
 ---@field n_live integer of them
 ---@field adapter fork_map.Adapter? how coroutines of the host's loop are suspended
 local Loop = {}
 Loop.__index = Loop
+M.Loop = Loop
 
 -- Loops of this process, so that whoever waits can step them all.
 local loops = setmetatable({}, { __mode = "v" })
@@ -73,7 +75,7 @@ end
 ---@return fork_map.Loop
 function M.new(engine)
   local self = setmetatable({
-    core = engine, generation = check_process(), n_jobs = 0, live = {}, n_live = 0,
+    core = engine, generation = check_process(), n_jobs = 0, n_watches = 0, live = {}, n_live = 0,
     queued = new_queue(), starts_later = false,
     due = new_queue(), ready = new_queue(), dropped = new_queue(),
     timers = timers.new(), n_settled = 0,
@@ -202,7 +204,7 @@ end
 
 -- Nothing of it can happen by itself any more.
 local function is_idle(self, runs_tasks)
-  return self.n_jobs == 0 and is_empty(self.due) and is_empty(self.dropped)
+  return self.n_jobs + self.n_watches == 0 and is_empty(self.due) and is_empty(self.dropped)
     and not self.starts_later
     and not self.timers:next() and not (runs_tasks and not is_empty(self.ready))
 end
@@ -261,7 +263,7 @@ end
 local function step_cores(busy, own, seconds)
   if #busy <= 1 then
     local loop = busy[1] or own
-    if seconds > 0 or loop.n_jobs > 0 then
+    if seconds > 0 or loop.n_jobs + loop.n_watches > 0 then
       core.engine_step(loop.core, seconds, true)
     end
     return

@@ -60,6 +60,12 @@ struct fmL_call {
     int home_line;             /* line */
 };
 
+/* What the loop is told of: a place in a list of its engine, which keeps a
+ * table of the Lua half, its cell, under the address of this. */
+struct fmL_told {
+    struct fmL_told *next;
+};
+
 struct fmL_engine {
     fm_engine *engine;      /* NULL before it was made and after __gc */
     lua_State *L;           /* who entered the engine; NULL outside */
@@ -68,7 +74,7 @@ struct fmL_engine {
     struct fmL_call *calls; /* all that were ever made */
     struct fmL_call *idle;  /* those in no use, linked by next_idle */
     unsigned n_idle;
-    struct fmL_future *settled, *last_settled; /* for the loop to take */
+    struct fmL_told *told, *last_told; /* for the loop to take */
     struct fmL_call first; /* beside what every call writes anyway */
     enum fm_on_threads threads;
     char hook_error[256]; /* why the last at_fork hook gave up a fork */
@@ -82,15 +88,15 @@ struct fmL_options {
 struct fmL_future {
     fm_future *future; /* NULL before the start and when closed */
     struct fmL_engine *engine;
-    bool is_local; /* held in a to-be-closed variable of who waits */
-    struct fmL_future *next_settled;
+    bool is_local;        /* held in a to-be-closed variable of who waits */
+    struct fmL_told told; /* when it has settled */
 };
 
 /* user values */
 enum { FML_OPTIONS_NAME = 1, FML_OPTIONS_FDS, FML_OPTIONS_HANDLER };
 enum {
     FML_ENGINE_SPARE = 1, /* a local future in no use */
-    FML_ENGINE_LIVE,      /* address of a spawned future -> its cell */
+    FML_ENGINE_LIVE,      /* address of a struct fmL_told -> its cell */
     FML_ENGINE_VALUES = FML_ENGINE_LIVE
 };
 enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS };
@@ -210,7 +216,17 @@ void fmL_open_future(lua_State *L);
 
 /* spawn.c: futures that a loop settles */
 
+/* Push the table of cells of the engine at `engine`.  [-0, +1, m] */
+void fmL_push_live(lua_State *L, int engine);
+
+/* The loop takes the cell of this in its next turn. */
+void fmL_tell(struct fmL_engine *box, struct fmL_told *told);
+
 void fmL_open_spawn(lua_State *L);
+
+/* wait_fd.c: waiting for one descriptor */
+
+void fmL_open_wait_fd(lua_State *L);
 
 /* error.c */
 
@@ -219,6 +235,10 @@ void fmL_push_failure(lua_State *L, enum fm_kind kind, const char *message);
 
 /* Raise the fork_map.Error of a negative code of the engine.  [-0, +0, v] */
 int fmL_raise_code(lua_State *L, int rc);
+
+/* Push nil, the text and the name of a negative code; returns 3.
+ * [-0, +3, m] */
+int fmL_push_code(lua_State *L, int rc);
 
 /* Push the fork_map.Error of a failed outcome, with a raised value of at most
  * `budget` bytes of memory.  [-0, +1, m] */

@@ -158,13 +158,8 @@ static void call_settled(fm_future *future, void *ud)
     struct fmL_future *listener = call->listener;
 
     (void)future;
-    if (listener != NULL) {
-        if (box->settled == NULL)
-            box->settled = listener;
-        else
-            box->last_settled->next_settled = listener;
-        box->last_settled = listener;
-    }
+    if (listener != NULL)
+        fmL_tell(box, &listener->told);
     call_retire(call);
 }
 

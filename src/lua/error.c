@@ -134,6 +134,14 @@ int fmL_raise_code(lua_State *L, int rc)
     return lua_error(L);
 }
 
+int fmL_push_code(lua_State *L, int rc)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, fm_strerror(rc));
+    lua_pushstring(L, fm_err_name(rc));
+    return 3;
+}
+
 void fmL_push_outcome_error(lua_State *L, const struct fmL_engine *box,
                             const struct fm_outcome *outcome, size_t budget)
 {

@@ -21,8 +21,7 @@ static int64_t to_ns(double seconds)
     return seconds >= 9e9 ? FM__NEVER : (int64_t)(seconds * 1e9);
 }
 
-/* Push the table of cells of the engine at `engine`. */
-static void push_live(lua_State *L, int engine)
+void fmL_push_live(lua_State *L, int engine)
 {
     if (lua_getiuservalue(L, engine, FML_ENGINE_LIVE) == LUA_TTABLE)
         return;
@@ -30,6 +29,16 @@ static void push_live(lua_State *L, int engine)
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, engine, FML_ENGINE_LIVE);
+}
+
+void fmL_tell(struct fmL_engine *box, struct fmL_told *told)
+{
+    told->next = NULL;
+    if (box->told == NULL)
+        box->told = told;
+    else
+        box->last_told->next = told;
+    box->last_told = told;
 }
 
 /* spawn(engine, options, cell, fn, ...) -> future */
@@ -47,9 +56,9 @@ static int l_spawn(lua_State *L)
         return fmL_raise_code(L, FM_ECLOSED);
     luaL_checkstack(L, LUA_MINSTACK, NULL);
     handle = fmL_future_push(L, 1, 2);
-    push_live(L, 1);
+    fmL_push_live(L, 1);
     lua_pushvalue(L, 3);
-    lua_rawsetp(L, -2, handle);
+    lua_rawsetp(L, -2, &handle->told);
     lua_replace(L, 3); /* the cell is in the table */
     lua_insert(L, 3);  /* engine, options, future, cells, fn, ... */
     call = fmL_call_take(L, box);
@@ -59,26 +68,27 @@ static int l_spawn(lua_State *L)
     lua_settop(L, 4);
     if (rc < 0) {
         lua_pushnil(L);
-        lua_rawsetp(L, 4, handle);
+        lua_rawsetp(L, 4, &handle->told);
         return fmL_raise_code(L, rc);
     }
     lua_settop(L, 3);
     return 1;
 }
 
-/* next_settled(engine) -> cell | nil: the first that was not taken yet */
+/* next_settled(engine) -> cell | nil: the first that was told of and not taken
+ * yet */
 static int l_next_settled(lua_State *L)
 {
     struct fmL_engine *box = fmL_check_engine(L, 1);
-    struct fmL_future *handle = box->settled;
+    struct fmL_told *told = box->told;
 
-    if (handle == NULL)
+    if (told == NULL)
         return 0;
-    box->settled = handle->next_settled;
-    push_live(L, 1);
-    (void)lua_rawgetp(L, -1, handle);
+    box->told = told->next;
+    fmL_push_live(L, 1);
+    (void)lua_rawgetp(L, -1, told);
     lua_pushnil(L);
-    lua_rawsetp(L, -3, handle);
+    lua_rawsetp(L, -3, told);
     return 1;
 }
 
