@@ -199,7 +199,7 @@ end
 ---@return integer?
 function Future:pid()
   local cell = check(self, "pid")
-  return cell.core and not cell.is_settled and core.pid(cell.core) or nil
+  return not cell.is_settled and cell.verbs.pid and cell.verbs.pid(cell) or nil
 end
 
 ---What its process used, once it has settled.
@@ -314,6 +314,9 @@ local JOB = {
     -- The loop has yet to take it; one that was cancelled may never have run.
     return core.details(cell.core).usage and "running" or "queued"
   end,
+  pid = function(cell)
+    return cell.core and core.pid(cell.core)
+  end,
 }
 
 -- From core.outcome(), in a protected call.
@@ -382,8 +385,8 @@ function loops.start_queued(loop)
   return false
 end
 
--- Start it, or have it wait for its turn.
-local function enqueue(cell)
+-- Give it to the engine, or have it wait for its turn there.
+function JOB.start(cell)
   local loop = cell.loop
   if queues.is_empty(loop.queued) and has_room(loop) and not is_late(loop) then
     start(cell)
@@ -393,7 +396,8 @@ local function enqueue(cell)
   cell.is_queued = true
   loop.starts_later = loop.starts_later or has_room(loop)
 end
-M.enqueue = enqueue
+
+-- -------------------------------------------------------------- all calls
 
 -- All futures among its arguments have settled: put their values in place.
 local function resolve(cell)
@@ -407,8 +411,14 @@ local function resolve(cell)
   if cell.scope then
     cell.scope:let_start(cell)
   else
-    enqueue(cell)
+    cell.verbs.start(cell)
   end
+end
+
+-- The same from the loop, where nothing may wait.
+local function resolve_later(cell)
+  cell.is_deferred = true
+  resolve(cell)
 end
 
 -- The futures among the arguments that have not settled, by their places; nil
@@ -432,23 +442,44 @@ local function find_inputs(args)
   return inputs, n_missing or 0
 end
 
----Start `fn(...)` in a child of the loop's engine, when those of its arguments
----that are futures have settled.
+---Begin the call of a new cell, whoever runs it: `verbs.start(cell)` is called once
+---those of the arguments that are futures have settled, and the nursery lets it have
+---its turn.  It finds the arguments in `cell.args`, and settles the cell at any time.
+---Then `cell.is_deferred` tells that it is called by the loop, where it may neither
+---wait nor raise; else the caller of this function calls it.
+---@param cell fork_map.Cell
 ---@param scope table? the nursery's
-function M.spawn(loop, prepared, scope, fn, ...)
-  loop:check_open()
-  local cell = cells.new(loop, "job", JOB)
-  cell.prepared, cell.fn, cell.args = prepared, fn, table.pack(...)
+---@param ... any arguments
+---@return fork_map.Future
+function M.call(cell, scope, ...)
+  cell.args = table.pack(...)
   cell.scope, cell.callback_scope = scope, scope
+  local f = M.new(cell)
+  if scope then
+    scope:admit(f)
+    if cell.is_settled then -- as all that the nursery had
+      return f
+    end
+  end
   local inputs, n_missing, failed = find_inputs(cell.args)
   if failed then
     cell:follow(failed)
   elseif inputs then
-    cell:need_all(inputs, cell.args.n, n_missing, resolve)
+    cell:need_all(inputs, cell.args.n, n_missing, resolve_later)
   else
     resolve(cell)
   end
-  return M.new(cell)
+  return f
+end
+
+---Call `fn(...)` in a child of the loop's engine.
+---@param scope table? the nursery's
+---@return fork_map.Future
+function M.spawn(loop, prepared, scope, fn, ...)
+  loop:check_open()
+  local cell = cells.new(loop, "job", JOB)
+  cell.prepared, cell.fn = prepared, fn
+  return M.call(cell, scope, ...)
 end
 
 return M

@@ -108,17 +108,23 @@ end
 ---A job whose arguments are there may begin, or waits for its turn.
 function Scope:let_start(cell)
   if self.n_active >= self.max_active then
+    cell.is_deferred = true
     queues.push(self.pending, cell)
     return
   end
   self.n_active = self.n_active + 1
   cell.is_active = true
-  futures.enqueue(cell)
+  cell.verbs.start(cell)
 end
 
-local function add(self, f)
+---It is in the scope from now on.  What begins after that was stopped is stopped too.
+---@return fork_map.Future f
+function Scope:admit(f)
   self.futures[f.cell] = f
   self.n_open = self.n_open + 1
+  if self.cancel_error then
+    f.cell:cancel()
+  end
   return f
 end
 
@@ -326,22 +332,13 @@ local function check_open(self, name, fn)
   return scope
 end
 
--- What begins after the scope was stopped is stopped too.
-local function admit(scope, f)
-  add(scope, f)
-  if scope.cancel_error then
-    f.cell:cancel()
-  end
-  return f
-end
-
 ---Run `fn(...)` in a child, as fork_map.spawn() does.
 ---@param fn function
 ---@param ... any
 ---@return fork_map.Future
 function Nursery:spawn(fn, ...)
   local scope = check_open(self, "spawn", fn)
-  return admit(scope, futures.spawn(scope.loop, scope.prepared, scope, fn, ...))
+  return futures.spawn(scope.loop, scope.prepared, scope, fn, ...)
 end
 
 ---Run `fn(...)` as a task, as fork_map.task() does.
@@ -350,7 +347,7 @@ end
 ---@return fork_map.Future
 function Nursery:start(fn, ...)
   local scope = check_open(self, "start", fn)
-  return admit(scope, (tasks.start(scope.loop, scope, fn, ...)))
+  return scope:admit((tasks.start(scope.loop, scope, fn, ...)))
 end
 
 ---Take over a future that is in no nursery.
@@ -365,7 +362,7 @@ function Nursery:adopt(f)
   end
   local cell = f.cell
   cell.scope, cell.callback_scope = scope, scope
-  admit(scope, f)
+  scope:admit(f)
   if cell.is_settled then
     cell:add_waiter(f, function() end)
   end
