@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/line.h"
 #include "engine/map.h"
 #include "os/clock.h"
 #include "os/fds.h"
@@ -138,6 +139,19 @@ static void pump_member(fm_future *future)
         fm__member_was_heard(future->member);
 }
 
+static void pump_job(fm_future *future)
+{
+    size_t most = PUMP_MAX;
+
+    if (future->duplex)
+        most = fm__duplex_room(future, most);
+    drain_ring(future, most);
+    if (has_outputs(future))
+        pump_outputs(future);
+    if (future->duplex && future->duplex->n_pours > 0 && !future->is_gone)
+        fm__duplex_pour(future);
+}
+
 /* A worker has closed its end. */
 static bool is_at_end(int fd)
 {
@@ -167,9 +181,7 @@ void fm__attempt_pump(fm_future *future, int64_t now)
     if (future->member) {
         pump_member(future);
     } else {
-        drain_ring(future, PUMP_MAX);
-        if (has_outputs(future))
-            pump_outputs(future);
+        pump_job(future);
     }
     if (future->inbox.ending == FM__ENDING_BROKEN)
         fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
@@ -238,6 +250,8 @@ static void release_child(fm_future *future, bool group_empty)
     fm__pid_close(&future->pid);
     fm__channel_give(engine, future->channel, group_empty);
     future->channel = NULL;
+    if (future->duplex)
+        fm__duplex_close(future->duplex);
     fm__slot_give(future);
 }
 
@@ -315,6 +329,8 @@ static void park(fm_future *future, int64_t now)
     }
     future->pid = (struct fm__pid)FM__PID_INIT;
     future->channel = NULL;
+    if (future->duplex)
+        fm__duplex_close(future->duplex);
     fm__slot_give(future);
     fm__future_settle(future);
 }

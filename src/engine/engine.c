@@ -13,6 +13,7 @@
 
 #include "engine/bind.h"
 #include "engine/engine.h"
+#include "engine/line.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/proc.h"
@@ -315,6 +316,7 @@ static bool go_to_sleep(fm_engine *engine)
         fm_future *future = engine->slots[i];
 
         if (future && future->inbox.ending == FM__ENDING_OPEN &&
+            (!future->duplex || fm__duplex_room(future, 1) > 0) &&
             fm__ring_sleep(&future->channel->ring))
             busy = true;
     }
@@ -486,7 +488,7 @@ static void leave_ready(fm_engine *engine)
 
     if (engine->poller.timer_fd < 0)
         return;
-    if (go_to_sleep(engine) || engine->due.first ||
+    if (go_to_sleep(engine) || engine->due.first || engine->is_due ||
         (engine->queue.first && engine->n_running < engine->opts.max_children))
         (void)fm__bell_ring(&engine->bell);
     at = wake_time(engine);
@@ -539,6 +541,11 @@ int fm__engine_rest(fm_engine *engine, int64_t timeout_ns)
     return rc;
 }
 
+void fm__engine_set_due(fm_engine *engine, bool is_due)
+{
+    engine->is_due = is_due;
+}
+
 void fm__engine_set_alarm(fm_engine *engine, int64_t at_ns)
 {
     if (engine->alarm_at == at_ns || engine->closed ||
@@ -566,7 +573,7 @@ int64_t fm_engine_timeout(fm_engine *engine)
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return -1;
-    if (engine->due.first ||
+    if (engine->due.first || engine->is_due ||
         (engine->queue.first && engine->n_running < engine->opts.max_children))
         return 0;
     now = fm__clock_now();

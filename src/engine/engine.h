@@ -29,6 +29,7 @@
 #include "process/output.h"
 #include "wire/inbox.h"
 
+struct fm__duplex;
 struct fm__member;
 struct fm__watched;
 
@@ -73,6 +74,7 @@ struct fm_future {
     fm__aside_fn on_aside; /* for the inbox of every attempt */
     void *aside_ud;
     struct fm__member *member; /* of a map, whose worker this is; or NULL */
+    struct fm__duplex *duplex; /* of a job that is given calls; or NULL */
     bool is_gone;              /* the process has ended */
     bool is_withheld;          /* it has ended, but who traces it must reap it
                                   first: its pidfd is not listened to, as that
@@ -122,7 +124,8 @@ struct fm_engine {
     unsigned n_holding;               /* watchers for which steps wait */
     struct fm__watcher *next_watcher; /* in the batch that is heard */
     fm_map *maps;                     /* that are not over */
-    bool has_news;                    /* for who waits for a map */
+    bool has_news;                    /* for who waits for a map, or messages */
+    bool is_due;                      /* the binding has something to take */
     bool rests;                       /* a step waits though nothing is alive */
     int64_t start_until; /* when this step starts no more jobs; 0: never */
     int64_t alarm_at;    /* when the binding has work of its own; 0: never */
@@ -213,8 +216,14 @@ void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
 void fm__job_fill_opts(struct fm_job_opts *opts);
 /* How long to wait after this attempt: doubled with each. */
 int64_t fm__job_get_pause(const struct fm_job_opts *opts, unsigned attempt);
-int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-              void *ud, struct fm__member *member, fm_future **ret_future);
+struct fm__work {
+    fm_job_fn fn;
+    void *ud;
+    struct fm__member *member; /* or NULL, as the next */
+    struct fm__duplex *duplex; /* the future's, when it has been made */
+};
+int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
+              const struct fm__work *work, fm_future **ret_future);
 
 /* map.c: maps in the loop */
 /* Before rings are read, and after. */

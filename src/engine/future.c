@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/line.h"
 #include "engine/map.h"
 #include "os/clock.h"
 #include "os/fds.h"
@@ -156,6 +157,7 @@ void fm_future_unref(fm_future *future)
     if (!future || --future->refs > 0)
         return;
     engine = future->engine;
+    fm__duplex_free(future->duplex);
     fm__inbox_done(&future->inbox);
     fm__output_done(&future->outputs[0]);
     fm__output_done(&future->outputs[1]);

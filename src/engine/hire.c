@@ -12,6 +12,8 @@
 static int hire(struct fm__member *member)
 {
     fm_map *map = member->map;
+    const struct fm__work work = {
+        .fn = fm__member_main, .ud = member, .member = member};
     struct fm_job_opts opts = map->opts.job;
     int rc;
 
@@ -23,8 +25,7 @@ static int hire(struct fm__member *member)
     }
     map->refs++;
     map->n_living++;
-    rc = fm__spawn(map->engine, &opts, fm__member_main, member, member,
-                   &member->future);
+    rc = fm__spawn(map->engine, &opts, &work, &member->future);
     if (rc < 0) {
         map->n_living--;
         map->refs--;

@@ -114,8 +114,8 @@ static void draw_seed(fm_future *future)
     future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
 }
 
-int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-              void *ud, struct fm__member *member, fm_future **ret_future)
+int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
+              const struct fm__work *work, fm_future **ret_future)
 {
     fm_future *future;
     int rc;
@@ -134,9 +134,10 @@ int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         fm_future_unref(future);
         return rc;
     }
-    future->fn = fn;
-    future->ud = ud;
-    future->member = member;
+    future->fn = work->fn;
+    future->ud = work->ud;
+    future->member = work->member;
+    future->duplex = work->duplex;
     future->job = engine->next_job++;
     draw_seed(future);
     *ret_future = fm_future_ref(future); /* the engine keeps the first */
@@ -149,6 +150,7 @@ int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
 int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
              void *ud, fm_future **ret_future)
 {
+    const struct fm__work work = {.fn = fn, .ud = ud};
     int rc;
 
     if (!fm__engine_is_ours(engine) || engine->closed)
@@ -157,7 +159,7 @@ int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
         return -EINVAL;
     if (!fm__engine_enter(engine))
         return FM_EBUSY;
-    rc = fm__spawn(engine, opts, fn, ud, NULL, ret_future);
+    rc = fm__spawn(engine, opts, &work, ret_future);
     if (rc < 0)
         fm__engine_exit(engine);
     else

@@ -148,8 +148,9 @@ static bool is_cut_short(const struct fm__inbox *inbox)
 static void decide_by_status(fm_future *future,
                              const struct fm__exit_status *status)
 {
-    /* What a worker of a map has used is that of many items. */
-    int64_t used = future->member ? 0 : status->user_ns + status->sys_ns;
+    /* What a worker has used is that of many items, or calls. */
+    int64_t used =
+        future->member || future->duplex ? 0 : status->user_ns + status->sys_ns;
     const char *limit =
         fm__limits_name(&future->opts.limits, status->signal, used);
 

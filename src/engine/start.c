@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/line.h"
 #include "engine/map.h"
 #include "os/clock.h"
 #include "os/fds.h"
@@ -89,6 +90,8 @@ static void abandon(fm_future *future)
     fm__attempt_close_output(future, 1);
     fm__channel_give(future->engine, future->channel, true);
     future->channel = NULL;
+    if (future->duplex)
+        fm__duplex_close(future->duplex);
 }
 
 /* Hooks are callbacks of the loop: they may not wait. */
@@ -111,7 +114,8 @@ static int64_t lost_ns(const fm_future *future)
     return LOST_NS << future->lost_locks / 3;
 }
 
-/* A worker of a map shares a page with the others of the map. */
+/* A worker of a map shares a page with the others of the map; what is given
+ * calls has a desk. */
 static int fork_now(fm_future *future, const struct fm__launch *launch,
                     pid_t *ret_pid)
 {
@@ -121,7 +125,21 @@ static int fork_now(fm_future *future, const struct fm__launch *launch,
         rc = fm__child_fork(launch, ret_pid);
     if (future->member)
         fm__member_forked(future->member);
+    if (future->duplex)
+        fm__duplex_keep(future->duplex);
     return rc;
+}
+
+static int open_desk(fm_future *future, struct fm__launch *launch)
+{
+    struct fm__duplex *duplex = future->duplex;
+    int rc = fm__duplex_open(duplex);
+
+    if (rc < 0)
+        return rc;
+    launch->desk = duplex->desk;
+    launch->desk_bell = duplex->bell;
+    return 0;
 }
 
 static int fork_child(fm_future *future, pid_t *ret_pid)
@@ -146,7 +164,11 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
     launch.tries_locks = tries_locks(future);
-    launch.is_worker = future->member != NULL;
+    launch.is_worker = future->member || future->duplex;
+    future->spawn_step = "desk";
+    rc = future->duplex ? open_desk(future, &launch) : 0;
+    if (rc < 0)
+        return rc;
     future->spawn_step = "at_fork hook";
     rc = run_hooks(engine, fm__hooks_before);
     if (rc < 0)
@@ -216,6 +238,8 @@ static void begin_attempt(fm_future *future)
     fm__inbox_init(&future->inbox, future->job, future->opts.limits.result);
     future->inbox.on_aside = future->on_aside;
     future->inbox.aside_ud = future->aside_ud;
+    if (future->duplex)
+        fm__duplex_attach(future);
     fm__output_done(&future->outputs[0]);
     fm__output_done(&future->outputs[1]);
 }

@@ -18,12 +18,14 @@
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/forking.h"
+#include "os/memory.h"
 #include "os/signals.h"
 #include "os/sys.h"
 #include "process/lifeline.h"
 #include "process/limits.h"
 #include "process/locks.h"
 #include "process/outbox.h"
+#include "process/serving.h"
 #include "process/stdio.h"
 
 #define SAMPLE_SIGNAL SIGPROF
@@ -45,6 +47,8 @@ struct fm_child {
     void (*volatile sample)(void *ud);
     void *volatile sample_ud;
     volatile sig_atomic_t ticks;
+    bool is_serving;
+    struct fm__serving serving; /* made when it is asked for */
 };
 
 /* The job of this process, if it is a child; inherited, stale, by children of
@@ -368,6 +372,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     child.sample = NULL;
     child.sample_ud = NULL;
     child.ticks = 0;
+    child.is_serving = false;
     child.launch = launch;
     child.channel = launch->channel;
     child.pid = fm__sys.getpid();
@@ -388,6 +393,23 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     if (launch->ring_at_end && fm__ring_must_ring(&child.outbox.ring))
         (void)fm__bell_ring(launch->bell);
     leave(&child, rc < 0);
+}
+
+struct fm__serving *fm__child_get_serving(fm_child *child)
+{
+    const struct fm__launch *launch = child->launch;
+
+    if (!launch->desk)
+        return NULL;
+    if (!child->is_serving) {
+        child->is_serving = true;
+        /* What this process forks has nothing to do with it. */
+        (void)fm__memory_inherit(launch->desk, FM__DESK_SIZE, false);
+        fm__fd_keep(launch->desk_bell.hear_fd, false);
+        fm__serving_init(&child->serving, &child->outbox, launch->desk,
+                         &launch->desk_bell);
+    }
+    return &child->serving;
 }
 
 static int fork_offering(const struct fm__launch *launch, pid_t *ret_pid)

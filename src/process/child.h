@@ -11,6 +11,7 @@
 #include "fork_map.h"
 #include "os/bell.h"
 #include "process/channel.h"
+#include "process/desk.h"
 #include "process/outbox.h"
 #include "process/output.h"
 #include "wire/sink.h"
@@ -28,11 +29,13 @@ struct fm__launch {
     uint64_t job;
     uint64_t seed[2];
     unsigned attempt;
-    pid_t parent_group; /* process group of the parent */
-    int null_fd;        /* /dev/null */
-    bool ring_at_end;   /* the parent cannot hear the child's end */
-    bool tries_locks;   /* see locks.h */
-    bool is_worker;     /* of a map: limits its items' time itself */
+    pid_t parent_group;    /* process group of the parent */
+    int null_fd;           /* /dev/null */
+    bool ring_at_end;      /* the parent cannot hear the child's end */
+    bool tries_locks;      /* see locks.h */
+    bool is_worker;        /* limits the time of its items, or calls, itself */
+    struct fm__desk *desk; /* of a worker of a pool, or NULL */
+    struct fm__bell desk_bell;
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
@@ -42,6 +45,9 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
 /* For workers of a map; see worker.h. */
 struct fm__outbox *fm__child_get_outbox(fm_child *child);
 struct fm__channel *fm__child_get_channel(fm_child *child);
+
+/* In a worker of a pool, else NULL: see serving.h. */
+struct fm__serving *fm__child_get_serving(fm_child *child);
 
 /* For engine/bind.h */
 struct fm__sink *fm__child_get_sink(fm_child *child);

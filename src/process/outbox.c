@@ -268,6 +268,45 @@ int fm__outbox_put_aside(struct fm__outbox *outbox, enum fm__aside what)
     return fm__outbox_wake_parent(outbox);
 }
 
+/* Bytes of data since the last restart, with those that the sink holds. */
+static uint64_t count_data(const struct fm__outbox *outbox)
+{
+    uint64_t open = 0;
+
+    if (outbox->frame)
+        open = (uint64_t)(outbox->sink.next - outbox->frame) - FM__FRAME_HEAD;
+    return outbox->total + open;
+}
+
+int fm__outbox_put_tell(struct fm__outbox *outbox, struct fm__tell *tell,
+                        const char *first, const char *second)
+{
+    struct text a = cut(first), b = cut(second);
+    unsigned char head[FM__FRAME_HEAD];
+    int rc;
+
+    if (outbox->closed)
+        return FM_ECLOSED;
+    if (outbox->limit != 0 && count_data(outbox) > outbox->limit) {
+        rc = outbox->sink.restart(&outbox->sink, 0);
+        return rc < 0 ? rc : FM_ELIMIT;
+    }
+    rc = flush(outbox);
+    if (rc < 0)
+        return rc;
+    outbox->total = 0;
+    memset(tell->zero, 0, sizeof tell->zero);
+    tell->first_len = (uint32_t)cut_len(&a);
+    fill_head(outbox, head, FM__FRAME_TELL,
+              sizeof *tell + tell->first_len + cut_len(&b));
+    rc = copy_in(outbox, head, sizeof head);
+    if (rc == 0)
+        rc = copy_in(outbox, tell, sizeof *tell);
+    if (rc == 0)
+        rc = copy_text(outbox, &a);
+    return rc < 0 ? rc : copy_text(outbox, &b);
+}
+
 int fm__outbox_end(struct fm__outbox *outbox)
 {
     uint64_t total;

@@ -50,6 +50,13 @@ int fm__outbox_put_pair(struct fm__outbox *outbox, enum fm__frame_type type,
  * soon.  0 or a negative code. */
 int fm__outbox_put_aside(struct fm__outbox *outbox, enum fm__aside what);
 
+/* In a worker of a pool: what the sink holds is the data of this, with two
+ * texts as in _put_pair; the caller sets call, what and format.  FM_ELIMIT,
+ * with nothing told and the data forgotten, when that is more than the limit.
+ */
+int fm__outbox_put_tell(struct fm__outbox *outbox, struct fm__tell *tell,
+                        const char *first, const char *second);
+
 /* Wake the parent if it sleeps.  When that cannot be done, it sleeps on, and
  * the next one tries again.  0 or a negative code. */
 int fm__outbox_wake_parent(struct fm__outbox *outbox);

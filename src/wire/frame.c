@@ -17,6 +17,7 @@ static const struct {
     [FM__FRAME_EXITED] = {4, 4},
     [FM__FRAME_END] = {8, 8},
     [FM__FRAME_ASIDE] = {1, 1},
+    [FM__FRAME_TELL] = {16, FM__FRAME_TELL_MAX},
 };
 
 int fm__frame_check(const struct fm__frame_head *head, uint64_t job)

@@ -131,6 +131,26 @@ static int take_end(struct fm__inbox *inbox)
     return 0;
 }
 
+/* Nothing of it is believed here but that the texts are where it says. */
+static int take_tell(struct fm__inbox *inbox)
+{
+    struct fm__tell tell;
+    size_t len = inbox->head.len - sizeof tell;
+    int rc;
+
+    memcpy(&tell, inbox->control, sizeof tell);
+    if (!inbox->on_tell || tell.what >= FM__TELL_COUNT ||
+        tell.first_len > len || tell.zero[0] != 0 || tell.zero[1] != 0)
+        return FM_EPROTOCOL;
+    rc =
+        inbox->on_tell(inbox, &tell, (const char *)inbox->control + sizeof tell,
+                       len, inbox->tell_ud);
+    if (!inbox->data)
+        inbox->size = 0;
+    inbox->len = 0;
+    return rc;
+}
+
 /* A whole frame that is not DATA lies in inbox->control. */
 static int take_control(struct fm__inbox *inbox)
 {
@@ -158,6 +178,8 @@ static int take_control(struct fm__inbox *inbox)
             inbox->on_aside(inbox, inbox->control[0], inbox->aside_ud);
         inbox->len = 0;
         return 0;
+    case FM__FRAME_TELL:
+        return take_tell(inbox);
     case FM__FRAME_DATA:
         break;
     }

@@ -38,9 +38,17 @@ struct fm__inbox;
 /* Called with data that is no part of the result: inbox->data, len, format. */
 typedef void (*fm__aside_fn)(const struct fm__inbox *inbox, int what, void *ud);
 
+/* Called with what a worker of a pool tells: inbox->data and len, the head, and
+ * the texts, which are not terminated.  It may take the data's memory, and
+ * leaves NULL then.  0, or a negative code: the conversation is broken. */
+typedef int (*fm__tell_fn)(struct fm__inbox *inbox, const struct fm__tell *tell,
+                           const char *texts, size_t texts_len, void *ud);
+
 struct fm__inbox {
     fm__aside_fn on_aside; /* NULL: dropped */
     void *aside_ud;
+    fm__tell_fn on_tell; /* NULL: no worker of a pool speaks here */
+    void *tell_ud;
     uint64_t job;
     uint64_t limit; /* most bytes of data */
     enum fm__verdict verdict;

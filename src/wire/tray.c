@@ -162,8 +162,9 @@ static int take(struct fm__tray_reader *reader, const struct fm__record *r,
     return rc < 0 ? rc : is_item;
 }
 
-int fm__tray_read(struct fm__tray_reader *reader, uint64_t index,
-                  int *ret_format)
+/* Read on until the item `*wanted`, or, when that is NULL, any is whole. */
+static int read_on(struct fm__tray_reader *reader, const uint64_t *wanted,
+                   uint64_t *ret_index, int *ret_format)
 {
     for (;;) {
         const unsigned char *at;
@@ -180,13 +181,28 @@ int fm__tray_read(struct fm__tray_reader *reader, uint64_t index,
         size = FM__RECORD_HEAD + fm__record_padded(r.len);
         if (size > (size_t)n)
             return FM_EPROTOCOL;
-        rc = take(reader, &r, at + FM__RECORD_HEAD, index);
+        rc = take(reader, &r, at + FM__RECORD_HEAD, wanted ? *wanted : r.u);
         consume(reader, size);
         if (rc != 0) {
+            *ret_index = r.u;
             *ret_format = (int)r.detail;
             return rc < 0 ? rc : FM__TRAY_HAVE;
         }
         if (reader->tells)
             return FM__TRAY_TELL;
     }
+}
+
+int fm__tray_read(struct fm__tray_reader *reader, uint64_t index,
+                  int *ret_format)
+{
+    uint64_t found;
+
+    return read_on(reader, &index, &found, ret_format);
+}
+
+int fm__tray_next(struct fm__tray_reader *reader, uint64_t *ret_index,
+                  int *ret_format)
+{
+    return read_on(reader, NULL, ret_index, ret_format);
 }

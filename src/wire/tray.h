@@ -69,6 +69,11 @@ void fm__tray_reader_init(struct fm__tray_reader *reader,
 int fm__tray_read(struct fm__tray_reader *reader, uint64_t index,
                   int *ret_format);
 
+/* The same of whichever item is whole next; `*ret_index` tells which it is,
+ * also when there is no memory for it. */
+int fm__tray_next(struct fm__tray_reader *reader, uint64_t *ret_index,
+                  int *ret_format);
+
 /* Begin to read another item: forgets the one before. */
 void fm__tray_reader_clear(struct fm__tray_reader *reader);
 
