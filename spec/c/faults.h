@@ -224,6 +224,9 @@ FAULTY_INT(poll, (struct pollfd * fds, unsigned long n, int ms), (fds, n, ms))
 FAULTY_INT(madvise, (void *p, size_t len, int advice), (p, len, advice))
 FAULTY_INT(kill, (pid_t pid, int sig), (pid, sig))
 FAULTY_INT(setpgid, (pid_t pid, pid_t group), (pid, group))
+FAULTY_INT(ftruncate, (int fd, off_t len), (fd, len))
+FAULTY_INT(execve, (const char *path, char *const argv[], char *const envp[]),
+           (path, argv, envp))
 FAULTY_INT(sigaction,
            (int sig, const struct sigaction *new, struct sigaction *old),
            (sig, new, old))
@@ -283,6 +286,19 @@ FAULTY_INT(close_range, (unsigned first, unsigned last, unsigned flags),
            (first, last, flags))
 FAULTY_INT(seccomp, (unsigned operation, unsigned flags, void *argument),
            (operation, flags, argument))
+FAULTY_INT(memfd_create, (const char *name, unsigned flags), (name, flags))
+FAULTY(pid_t, start_beside, (int (*fn)(void *ud), void *stack, void *ud),
+       (fn, stack, ud), -1)
+
+static pid_t fault_fork_sibling(int *tid)
+{
+    pid_t pid =
+        fault_hits(FAULT_fork_sibling) ? -1 : fm__sys_real.fork_sibling(tid);
+
+    if (pid == 0)
+        fault_is_child = true;
+    return pid;
+}
 #endif
 
 /* Every entry goes through here from now on. */

@@ -165,6 +165,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.ring_at_end = engine->blind;
     launch.tries_locks = tries_locks(future);
     launch.is_worker = future->member || future->duplex;
+    launch.depth = fm__child_depth();
     future->spawn_step = "desk";
     rc = future->duplex ? open_desk(future, &launch) : 0;
     if (rc < 0)

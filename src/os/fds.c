@@ -94,6 +94,24 @@ static void after_fork_in_child(void)
     fm__signals_restore(&registry.mask);
 }
 
+void fm__fds_before_fork(void)
+{
+    lock_registry();
+    fm__forking_before();
+}
+
+void fm__fds_after_fork_in_parent(void)
+{
+    fm__forking_in_parent();
+    unlock_registry();
+}
+
+void fm__fds_after_fork_in_child(void)
+{
+    fm__forking_in_child();
+    after_fork_in_child();
+}
+
 int fm__fds_open(void)
 {
     int rc = 0;

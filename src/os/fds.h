@@ -32,6 +32,12 @@ void fm__fds_close(void);
  * -errno with nothing left open. */
 int fm__fd_adopt(int fd);
 
+/* The same of what one of our own functions returned: -errno is passed on. */
+static inline int fm__fd_take(int fd)
+{
+    return fd < 0 ? fd : fm__fd_adopt(fd);
+}
+
 /* A close-on-exec copy of `fd`, numbered `lowest` or more.  Returns it, or
  * -errno: -EMFILE too when the limit on descriptors is not above `lowest`,
  * which the kernel calls an invalid argument.  Not registered. */
@@ -66,6 +72,12 @@ long fm__fds_limit_for(unsigned n);
 /* How often this process was forked off another since the library was loaded:
  * changes in every child, ours or foreign. */
 unsigned fm__fds_generation(void);
+
+/* What pthread_atfork() has run around a fork, here and in os/forking.c, for
+ * who forks without it. */
+void fm__fds_before_fork(void);
+void fm__fds_after_fork_in_parent(void);
+void fm__fds_after_fork_in_child(void);
 
 /* For bury_*.c */
 int fm__bury_open(void);

@@ -40,7 +40,7 @@ static int set_open(void *map, size_t len)
     return rc;
 }
 
-static void before_fork(void)
+void fm__forking_before(void)
 {
     (void)pthread_mutex_lock(&lock);
     is_taken = is_offered && pthread_equal(owner, pthread_self());
@@ -51,15 +51,15 @@ static void before_fork(void)
         (void)set_open(NULL, 0);
 }
 
-static void after_fork_in_parent(void)
+void fm__forking_in_parent(void)
 {
     is_taken = false;
     (void)pthread_mutex_unlock(&lock);
 }
 
 /* No other thread is here.  The mapping stays open until this process forks:
- * before_fork() closes it, as it is not offered here. */
-static void after_fork_in_child(void)
+ * fm__forking_before() closes it, as it is not offered here. */
+void fm__forking_in_child(void)
 {
     is_offered = false;
     turn = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -71,8 +71,8 @@ int fm__forking_open(void)
     int rc = 0;
 
     if (!hooked)
-        rc = -pthread_atfork(before_fork, after_fork_in_parent,
-                             after_fork_in_child);
+        rc = -pthread_atfork(fm__forking_before, fm__forking_in_parent,
+                             fm__forking_in_child);
     if (rc == 0)
         hooked = true;
     return rc;

@@ -15,8 +15,8 @@
 #include <stddef.h>
 
 struct fm__offer {
-    int fd;    /* in the registry of os/fds.h */
-    void *map; /* of fm__memory_share() */
+    int fd;    /* in the registry of os/fds.h; -1: none */
+    void *map; /* of fm__memory_share(); NULL: none */
     size_t map_len;
 };
 
@@ -34,6 +34,11 @@ bool fm__forking_took(void);
 
 /* The descriptor that the child being forked has, -1 for none. */
 int fm__forking_fd(void);
+
+/* What pthread_atfork() has run around a fork, for who forks without it. */
+void fm__forking_before(void);
+void fm__forking_in_parent(void);
+void fm__forking_in_child(void);
 
 /* The mapping goes. */
 void fm__forking_forget(const void *map);

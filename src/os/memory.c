@@ -36,6 +36,64 @@ void *fm__memory_share(size_t len)
     return p;
 }
 
+#ifdef F_ADD_SEALS
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+int fm__memory_open_file(size_t len)
+{
+    int fd = fm__sys.memfd_create("fork_map", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int rc;
+
+    if (fd < 0)
+        return -errno;
+    if (fm__sys.ftruncate(fd, (off_t)len) == 0 &&
+        fm__sys.fcntl(fd, F_ADD_SEALS, SEALS) == 0)
+        return fd;
+    rc = -errno;
+    (void)fm__sys.close(fd);
+    return rc;
+}
+
+static bool is_sealed(int fd, size_t len)
+{
+    struct stat st;
+    int seals;
+
+    if (fm__sys.fstat(fd, &st) < 0 || st.st_size != (off_t)len)
+        return false;
+    seals = fm__sys.fcntl(fd, F_GET_SEALS, 0);
+    return seals >= 0 && (seals & SEALS) == SEALS;
+}
+#else
+int fm__memory_open_file(size_t len)
+{
+    (void)len;
+    return -ENOSYS;
+}
+
+static bool is_sealed(int fd, size_t len)
+{
+    (void)fd;
+    (void)len;
+    return false;
+}
+#endif
+
+void *fm__memory_map_file(int fd, size_t len)
+{
+    void *p;
+
+    if (!is_sealed(fd, len)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    p = fm__sys.mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)fm__memory_inherit(p, len, false);
+    return p;
+}
+
 #ifdef MADV_DONTFORK
 int fm__memory_inherit(void *p, size_t len, bool inherit)
 {

@@ -18,6 +18,15 @@ int fm__memory_inherit(void *p, size_t len, bool inherit);
 /* NULL is a no-op. */
 void fm__memory_unshare(void *p, size_t len);
 
+/* The same in a file without a name, which other processes map too.  Its length
+ * is sealed: nobody can take pages from under who maps it.  Returns a
+ * close-on-exec descriptor, or -errno. */
+int fm__memory_open_file(size_t len);
+
+/* Map such a file, of that very length and so sealed.  Inherited by no child.
+ * NULL when it is none or there is no memory, with errno set. */
+void *fm__memory_map_file(int fd, size_t len);
+
 /* Have the pages of this memory, which is about to be written, made now: all at
  * once costs half of what a fault for each does.  A hint. */
 void fm__memory_populate(void *p, size_t len);

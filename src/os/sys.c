@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -322,6 +323,36 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
     return (int)syscall(SYS_seccomp, operation, flags, argument);
 }
 
+#ifndef SYS_memfd_create
+#define SYS_memfd_create 319
+#endif
+
+static int sys_memfd_create(const char *name, unsigned flags)
+{
+    return (int)syscall(SYS_memfd_create, name, flags);
+}
+
+/* The system call itself: no libc has a fork() whose child has our parent. */
+static pid_t sys_fork_sibling(int *tid)
+{
+    long flags = CLONE_PARENT | SIGCHLD;
+
+    if (tid)
+        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+#if defined(__x86_64__)
+    return (pid_t)syscall(SYS_clone, flags, 0, 0, tid, 0);
+#else
+    return (pid_t)syscall(SYS_clone, flags, 0, 0, 0, tid);
+#endif
+}
+
+/* As posix_spawn() does it: the child has our memory until it executes, and we
+ * wait for that. */
+static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
+{
+    return clone(fn, stack, CLONE_VM | CLONE_VFORK | SIGCHLD, ud);
+}
+
 #define FM__SYS_LINUX_ENTRIES                                                  \
     .eventfd = sys_eventfd, .epoll_create1 = epoll_create1,                    \
     .epoll_ctl = epoll_ctl, .epoll_wait = epoll_wait,                          \
@@ -330,7 +361,9 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
     .pidfd_get_info = sys_pidfd_get_info, .pidfd_wait = sys_pidfd_wait,        \
     .fcntl_own = sys_fcntl_own, .futex = sys_futex, .prctl = sys_prctl,        \
     .membarrier = sys_membarrier, .getdents64 = sys_getdents64,                \
-    .close_range = sys_close_range, .seccomp = sys_seccomp,
+    .close_range = sys_close_range, .seccomp = sys_seccomp,                    \
+    .memfd_create = sys_memfd_create, .fork_sibling = sys_fork_sibling,        \
+    .start_beside = sys_start_beside,
 #else
 #define FM__SYS_LINUX_ENTRIES
 #endif
@@ -346,7 +379,8 @@ static int sys_seccomp(unsigned operation, unsigned flags, void *argument)
         .sendmsg = sendmsg, .recvmsg = recvmsg, .poll = sys_poll,              \
         .mmap = mmap, .munmap = munmap, .madvise = sys_madvise,                \
         .kill = sys_kill, .kill_if_any = sys_kill_if_any,                      \
-        .setpgid = sys_setpgid, .sigaction = sys_sigaction,                    \
+        .setpgid = sys_setpgid, .ftruncate = ftruncate, .execve = execve,      \
+        .sigaction = sys_sigaction,                                            \
         .pthread_sigmask = sys_sigmask, .sigaltstack = sys_sigaltstack,        \
         .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
         .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \

@@ -58,6 +58,8 @@ struct pollfd;
     X(void, kill_if_any, (pid_t pid, int signal))                              \
     X(pid_t, getpgrp, (void))                                                  \
     X(int, setpgid, (pid_t pid, pid_t group))                                  \
+    X(int, ftruncate, (int fd, off_t len))                                     \
+    X(int, execve, (const char *path, char *const argv[], char *const envp[])) \
     X(int, sigaction,                                                          \
       (int signal, const struct sigaction *new, struct sigaction *old))        \
     X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old))     \
@@ -101,7 +103,10 @@ struct pollfd;
     X(int, membarrier, (int command, unsigned flags))                          \
     X(long, getdents64, (int fd, void *data, size_t len))                      \
     X(int, close_range, (unsigned first, unsigned last, unsigned flags))       \
-    X(int, seccomp, (unsigned operation, unsigned flags, void *argument))
+    X(int, seccomp, (unsigned operation, unsigned flags, void *argument))      \
+    X(int, memfd_create, (const char *name, unsigned flags))                   \
+    X(pid_t, fork_sibling, (int *tid)) /* see os/sibling.h */                  \
+    X(pid_t, start_beside, (int (*fn)(void *ud), void *stack, void *ud))
 #else
 #define FM__SYS_LINUX(X)
 #endif

@@ -24,29 +24,69 @@ struct front {
 _Static_assert(offsetof(struct front, bytes) < PAGE_SIZE / 2,
                "a small result fits the first page");
 
-int fm__channel_open(struct fm__channel *channel)
+static void begin(struct fm__channel *channel)
 {
-    struct front *front;
-    int rc;
-
     memset(channel, 0, sizeof *channel);
+    channel->fd = -1;
     channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
     channel->anchor = (struct fm__lifeline)FM__LIFELINE_INIT;
     channel->map_len = PAGE_SIZE + FM__RING_SIZE;
-    channel->map = fm__memory_share(channel->map_len);
-    if (!channel->map)
-        return -errno;
-    rc = fm__lifeline_open(&channel->lifeline);
+}
+
+static void lay_out(struct fm__channel *channel)
+{
+    struct front *front = channel->map;
+
+    channel->flight = &front->flight;
+    channel->post = &front->post;
+    fm__ring_init(&channel->ring, &front->ring, front->bytes, FM__RING_SIZE);
+}
+
+/* With the mapping, or errno. */
+static int open_rest(struct fm__channel *channel)
+{
+    int rc = channel->map ? 0 : -errno;
+
     if (rc == 0)
-        fm__lifeline_try(&channel->anchor);
+        rc = fm__lifeline_open(&channel->lifeline);
     if (rc < 0) {
         fm__channel_close(channel);
         return rc;
     }
-    front = channel->map;
-    channel->flight = &front->flight;
-    channel->post = &front->post;
-    fm__ring_init(&channel->ring, &front->ring, front->bytes, FM__RING_SIZE);
+    fm__lifeline_try(&channel->anchor);
+    lay_out(channel);
+    return 0;
+}
+
+int fm__channel_open(struct fm__channel *channel)
+{
+    begin(channel);
+    channel->map = fm__memory_share(channel->map_len);
+    return open_rest(channel);
+}
+
+int fm__channel_open_file(struct fm__channel *channel)
+{
+    int fd;
+
+    begin(channel);
+    fd = fm__memory_open_file(channel->map_len);
+    if (fd < 0)
+        return fd;
+    channel->fd = fm__fd_take(fd);
+    if (channel->fd < 0)
+        return channel->fd;
+    channel->map = fm__memory_map_file(channel->fd, channel->map_len);
+    return open_rest(channel);
+}
+
+int fm__channel_map(struct fm__channel *channel, int fd)
+{
+    begin(channel);
+    channel->map = fm__memory_map_file(fd, channel->map_len);
+    if (!channel->map)
+        return -errno;
+    lay_out(channel);
     return 0;
 }
 
@@ -95,6 +135,7 @@ void fm__channel_close(struct fm__channel *channel)
 {
     fm__lifeline_close(&channel->lifeline);
     fm__lifeline_close(&channel->anchor);
+    fm__fd_close(&channel->fd);
     fm__forking_forget(channel->map);
     fm__memory_unshare(channel->map, channel->map_len);
     channel->map = NULL;

@@ -28,6 +28,10 @@
 
 struct fm__channel {
     struct fm__channel *next; /* list of idle channels */
+    void *owner;              /* the template whose children it is for, or NULL;
+                                 then it is */
+    unsigned id;              /* by this number known there, */
+    int fd;                   /* and this file, until that has been sent */
     void *map;
     size_t map_len;
     struct fm__flight *flight;
@@ -39,6 +43,13 @@ struct fm__channel {
 
 /* Returns 0 or -errno, with everything given back. */
 int fm__channel_open(struct fm__channel *channel);
+
+/* The same in a file, which can be sent to the process that forks the child. */
+int fm__channel_open_file(struct fm__channel *channel);
+
+/* Child: what of it such a child has.  The descriptors stay as they are.
+ * Returns 0 or -errno. */
+int fm__channel_map(struct fm__channel *channel, int fd);
 
 /* Ready for a new child. */
 void fm__channel_clear(struct fm__channel *channel);

@@ -19,6 +19,7 @@
 #include "os/fds.h"
 #include "os/forking.h"
 #include "os/memory.h"
+#include "os/sibling.h"
 #include "os/signals.h"
 #include "os/sys.h"
 #include "process/lifeline.h"
@@ -77,6 +78,11 @@ fm_child *fm_child_current(void)
 unsigned fm__child_depth(void)
 {
     return depth;
+}
+
+void fm__child_set_depth(unsigned n)
+{
+    depth = n;
 }
 
 /* ------------------------------------------------------------ leaving */
@@ -363,8 +369,6 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
     struct fm_child child;
     int rc;
 
-    if (!fm__forking_took())
-        fm__exit_now(1); /* without its channel nobody can be told */
     memset(&child, 0, offsetof(struct fm_child, outbox.bounce));
     child.has_verdict = false;
     child.hears_cancel = false;
@@ -381,7 +385,7 @@ static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
                     launch->job);
     child.outbox.limit = launch->opts->limits.result;
     current = &child;
-    depth++;
+    depth = launch->depth + 1;
     put_in_order(&child);
     next_stage(child.channel->flight, FM__STAGE_START, FM__STAGE_RUN);
     rc = launch->fn(&child, launch->ud);
@@ -412,37 +416,83 @@ struct fm__serving *fm__child_get_serving(fm_child *child)
     return &child->serving;
 }
 
-static int fork_offering(const struct fm__launch *launch, pid_t *ret_pid)
-{
-    struct fm__offer offer = fm__channel_get_offer(launch->channel);
-    pid_t parent = fm__sys.getpid();
-    pid_t pid;
-    int rc = fm__forking_begin(&offer);
+/* Fork, and return 0 in the child. */
+typedef pid_t fork_fn(void);
 
-    if (rc < 0)
-        return rc;
-    pid = fm__sys.fork();
-    if (pid == 0)
-        child_main(launch, parent);
-    rc = pid < 0 ? -errno : 0;
-    fm__forking_end();
-    *ret_pid = pid;
-    return rc;
+static pid_t fork_child(void)
+{
+    pid_t pid = fm__sys.fork();
+
+    return pid < 0 ? -errno : pid;
 }
 
 /* No handler of the host may run in the child, nor between the fork and the
  * moment when the child is known; nor while a child is offered something, which
- * the handler's own fork would take. */
-int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
+ * the handler's own fork would take.  The child comes back with all signals
+ * blocked. */
+static pid_t fork_offering(fork_fn *fork, const struct fm__offer *offer)
 {
     sigset_t mask;
+    pid_t pid;
     int rc = fm__signals_block(&mask);
 
     if (rc < 0)
         return rc;
-    rc = fork_offering(launch, ret_pid);
+    pid = fm__forking_begin(offer);
+    if (pid == 0) {
+        pid = fork();
+        if (pid == 0) {
+            if (!fm__forking_took())
+                fm__exit_now(1); /* without its channel nobody can be told */
+            return 0;
+        }
+        fm__forking_end();
+    }
     fm__signals_restore(&mask);
-    return rc;
+    return pid;
+}
+
+int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
+{
+    struct fm__offer offer = fm__channel_get_offer(launch->channel);
+    pid_t parent = fm__sys.getpid();
+    pid_t pid = fork_offering(fork_child, &offer);
+
+    if (pid == 0)
+        child_main(launch, parent);
+    *ret_pid = pid;
+    return pid < 0 ? pid : 0;
+}
+
+static _Noreturn void sibling_main(const struct fm__launch *launch,
+                                   int channel_fd, pid_t host)
+{
+    struct fm__lifeline lifeline = launch->channel->lifeline;
+    struct fm__launch own = *launch;
+    struct fm__channel channel;
+
+    if (fm__channel_map(&channel, channel_fd) < 0)
+        fm__exit_now(1);
+    fm__fd_close(&channel_fd);
+    channel.lifeline = lifeline;
+    own.channel = &channel;
+    child_main(&own, host);
+}
+
+int fm__child_fork_sibling(const struct fm__launch *launch, int channel_fd,
+                           pid_t *ret_pid)
+{
+    struct fm__offer offer = {.fd = launch->channel->lifeline.read_fd};
+    pid_t host = fm__sys.getppid();
+    pid_t pid;
+
+    fm__fd_keep(channel_fd, true);
+    pid = fork_offering(fm__sibling_fork, &offer);
+    if (pid == 0)
+        sibling_main(launch, channel_fd, host);
+    fm__fd_keep(channel_fd, false);
+    *ret_pid = pid;
+    return pid < 0 ? pid : 0;
 }
 
 /* -------------------------------------------------- for the job function */

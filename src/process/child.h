@@ -36,11 +36,19 @@ struct fm__launch {
     bool is_worker;        /* limits the time of its items, or calls, itself */
     struct fm__desk *desk; /* of a worker of a pool, or NULL */
     struct fm__bell desk_bell;
+    unsigned depth;        /* children of children: that of the parent */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
  * signal mask is as before. */
 int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
+
+/* In a template: the same for the host that it works for, whose child it will
+ * be.  The launch's channel has the lifeline's read end; its rest is mapped in
+ * the child from the file `channel_fd`, so that no process but the two ever has
+ * it.  Returns 0 with the child's number, or -errno. */
+int fm__child_fork_sibling(const struct fm__launch *launch, int channel_fd,
+                           pid_t *ret_pid);
 
 /* For workers of a map; see worker.h. */
 struct fm__outbox *fm__child_get_outbox(fm_child *child);
@@ -55,6 +63,8 @@ void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud);
 
 /* Children of children: 0 in a process that no engine made. */
 unsigned fm__child_depth(void);
+/* What the host of this template has. */
+void fm__child_set_depth(unsigned n);
 
 /* See fm__process_get_job(). */
 void *fm__child_get_job(void);
