@@ -75,6 +75,124 @@ void fm__child_hear_cancel(fm_child *child, void (*notice)(void *ud), void *ud);
  * the parent knows why. */
 void fm__child_end_cancelled(void) __attribute__((noreturn));
 
+/* -------------------------------------------------------------- templates */
+
+/*
+ * A template is a process that forks for its host: small and with one thread,
+ * whatever the host has become.  template.h has its states.
+ */
+typedef struct fm_template fm_template;
+
+enum fm__template_state {
+    FM__TEMPLATE_STARTING,
+    FM__TEMPLATE_READY,
+    FM__TEMPLATE_FAILED,
+    FM__TEMPLATE_CLOSED,
+    FM__TEMPLATE_AWAY /* fm__template_release(): it serves nobody */
+};
+
+/* Why it has failed; `message` is NULL before.  Its texts live as long as the
+ * template. */
+struct fm__template_failure {
+    enum fm_kind kind;
+    int error_code, signal, exit_code;
+    pid_t pid;
+    char *message, *traceback;
+};
+
+/* Called from the loop when its state has changed, or everything that was sent
+ * has been answered. */
+typedef void (*fm__template_cb)(fm_template *template, void *ud);
+
+/* What a job that is forked by a template is made of, and what a call of the
+ * binding is: bytes, and a number that tells what they are. */
+struct fm__errand {
+    uint32_t kind;
+    const void *data;
+    size_t len;
+    int socket; /* by which the child is a template itself; -1 */
+};
+
+struct fm__template_opts {
+    const struct fm_job_opts *job; /* of its process */
+    /* Three ways, the first that is given counts: a program, whose last
+     * argument will be the number of the socket; a template to fork it off,
+     * where `errand` is run; a copy of the host that runs fn(child, ud), and
+     * has the socket by fm__child_get_socket(). */
+    char *const *argv;
+    fm_template *from;
+    const struct fm__errand *errand;
+    fm_job_fn fn;
+    void *ud;
+    fm__template_cb on_change;
+    void *cb_ud;
+};
+
+/* On success `*ret_template` holds one reference.  Returns 0, FM_ECLOSED,
+ * -ENOSYS in builds without templates, or another negative code. */
+int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
+                     fm_template **ret_template);
+
+/* The last reference closes it.  NULL is a no-op. */
+void fm__template_unref(fm_template *template);
+
+enum fm__template_state fm__template_get_state(const fm_template *template);
+const struct fm__template_failure *
+fm__template_get_failure(const fm_template *template);
+/* 0 when it has none, or none any more. */
+pid_t fm__template_get_pid(const fm_template *template);
+
+/* Everything that was sent is answered; or nothing will be any more. */
+bool fm__template_is_settled(const fm_template *template);
+/* Commands that were given and are not answered. */
+size_t fm__template_count_open(const fm_template *template);
+
+/* Have its binding carry this out, after what was sent before; `fds` are
+ * copied.  0, FM_ECLOSED when it takes no more, -EINVAL for too many
+ * descriptors, -ENOMEM, -EBADF, -EMFILE. */
+int fm__template_call(fm_template *template, const struct fm__errand *errand,
+                      const int *fds, size_t n_fds);
+
+/* As fm_spawn(), in a process forked off the template.  What is given is
+ * copied. */
+int fm__template_spawn(fm_template *template, const struct fm_job_opts *opts,
+                       const struct fm__errand *errand, fm_future **ret_future);
+
+/* No more commands: it ends when it has carried out what was sent, and is ended
+ * after `grace_ns`.  Its children go on.  Idempotent. */
+void fm__template_close(fm_template *template, int64_t grace_ns);
+
+/* Its process has left its loop, as the last call told it, and is the host's to
+ * end: by fm__template_close(). */
+void fm__template_release(fm_template *template);
+
+/* ------------------------------------------------ inside of a template */
+
+struct fm__server;
+
+struct fm__server_calls {
+    /* The job of every child; `ud` is a struct fm__errand. */
+    fm_job_fn job;
+    /* A call.  The descriptors are its own from then on.  0; 1: it is answered,
+     * and the server leaves its loop; a negative code: it has failed, with the
+     * texts that fm__server_fail() was given. */
+    int (*call)(struct fm__server *server, const struct fm__errand *errand,
+                const int *fds, size_t n_fds, void *ud);
+    void *ud;
+};
+
+/* Serve the host at the other end of this socket, which becomes ours, until it
+ * is closed (0) or a call says to leave (1).  Or a negative code: of a socket
+ * that is none, or a host that is not of this version. */
+int fm__serve(int fd, const struct fm__server_calls *calls);
+
+/* Both are copied, and cut; NULL: none. */
+void fm__server_fail(struct fm__server *server, const char *message,
+                     const char *traceback);
+
+/* In a child: the socket by which it is a template; -1 when it is none. */
+int fm__child_get_socket(const fm_child *child);
+
 /* True while a callback of this engine's loop runs (waiting is refused). */
 bool fm__engine_in_callback(const fm_engine *engine);
 

@@ -1,0 +1,738 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A template, as its host sees it: its life, what is said to it and what it
+ * answers; template.h has the states, template_fork.c the children.
+ */
+#include "engine/template.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "os/clock.h"
+#include "os/fds.h"
+#include "os/memory.h"
+#include "os/proc.h"
+#include "os/signals.h"
+#include "os/socket.h"
+#include "os/sys.h"
+#include "process/child.h"
+
+#define TO(state) (1u << (state))
+
+/* Answers read in one go. */
+#define HEAR_MAX 64
+
+/* How long its process may last after it has closed its end. */
+#define LEAVE_NS (100 * FM__NS_PER_MS)
+
+/* One row per state: where it may go next. */
+static const unsigned next_states[] = {
+    [FM__TEMPLATE_STARTING] = TO(FM__TEMPLATE_READY) | TO(FM__TEMPLATE_FAILED) |
+                              TO(FM__TEMPLATE_CLOSED),
+    [FM__TEMPLATE_READY] = TO(FM__TEMPLATE_FAILED) | TO(FM__TEMPLATE_CLOSED) |
+                           TO(FM__TEMPLATE_AWAY),
+    [FM__TEMPLATE_FAILED] = TO(FM__TEMPLATE_CLOSED),
+    [FM__TEMPLATE_CLOSED] = 0,
+    [FM__TEMPLATE_AWAY] = TO(FM__TEMPLATE_CLOSED),
+};
+
+/* ---------------------------------------------------------------- the states */
+
+static bool enter(fm_template *template, enum fm__template_state to)
+{
+    if (!(next_states[template->state] & TO(to)))
+        return false;
+    template->state = to;
+    return true;
+}
+
+/* Somebody may wait for this. */
+static void tell(fm_template *template)
+{
+    template->engine->has_news = true;
+    if (template->on_change)
+        template->on_change(template, template->ud);
+}
+
+bool fm__template_is_lost(const fm_template *template)
+{
+    return template->state > FM__TEMPLATE_READY;
+}
+
+bool fm__template_is_settled(const fm_template *template)
+{
+    return fm__template_is_lost(template) ||
+           (template->state == FM__TEMPLATE_READY && template->n_asked == 0 &&
+            !template->unsent);
+}
+
+size_t fm__template_count_open(const fm_template *template)
+{
+    return template->n_unsent + template->n_asked;
+}
+
+static char *copy_text(const char *text, size_t len)
+{
+    char *copy = fm__sys.malloc(len + 1);
+
+    if (copy) {
+        memcpy(copy, text, len);
+        copy[len] = '\0';
+    }
+    return copy;
+}
+
+static void set_failure(fm_template *template, enum fm_kind kind, int rc,
+                        const char *message)
+{
+    struct fm__template_failure *failure = &template->failure;
+
+    if (failure->message)
+        return;
+    failure->kind = kind;
+    failure->error_code = rc;
+    failure->exit_code = -1;
+    failure->message = copy_text(message, strlen(message));
+}
+
+/* Nothing is sent or heard any more. */
+static void stop_talking(fm_template *template)
+{
+    fm__watcher_remove(&template->watcher);
+    fm__fd_close(&template->fd);
+}
+
+static void drop_unsent(fm_template *template)
+{
+    while (template->unsent) {
+        struct fm__unsent *unsent = template->unsent;
+
+        template->unsent = unsent->next;
+        for (size_t i = 0; i < unsent->n_fds; i++)
+            fm__fd_close(&unsent->fds[i]);
+        fm__sys.free(unsent);
+    }
+    template->last_unsent = NULL;
+    template->n_unsent = 0;
+}
+
+/* Those that were asked for will get no child. */
+static void refuse_asked(fm_template *template)
+{
+    while (template->n_asked > 0) {
+        struct fm__asked *asked = &template->asked[template->first_asked];
+
+        template->first_asked = (template->first_asked + 1) % FM__ASKED_MAX;
+        template->n_asked--;
+        if (asked->future)
+            fm__template_refuse(template, asked->future);
+        else if (asked->channel)
+            fm__template_give_channel(asked->channel, false);
+    }
+}
+
+static void refuse_waiting(fm_template *template)
+{
+    while (template->waiting.first)
+        fm__template_refuse(template, template->waiting.first);
+}
+
+/* With the failure set: it serves no more, and its process is of no use. */
+static void fail(fm_template *template)
+{
+    if (!enter(template, FM__TEMPLATE_FAILED))
+        return;
+    drop_unsent(template);
+    refuse_waiting(template);
+    if (template->process && !template->is_over)
+        fm__future_stop(template->process, FM__STOP_FORCED, FM_CANCELLED,
+                        fm__clock_now());
+    tell(template);
+}
+
+/* ------------------------------------------------------------------ sending */
+
+static struct fm__asked *next_asked(fm_template *template)
+{
+    unsigned at =
+        (template->first_asked + template->n_asked) % FM__ASKED_MAX;
+
+    return &template->asked[at];
+}
+
+int fm__template_send(fm_template *template, struct fm__letter *letter,
+                      fm_future *future)
+{
+    struct fm__asked *asked = next_asked(template);
+    struct fm__command *command = &letter->command;
+    struct iovec parts[4];
+    int n = 0;
+    long rc;
+
+    if (template->fd < 0 || template->n_asked == FM__ASKED_MAX)
+        return FM_ECLOSED;
+    command->magic = FM__COMMAND_MAGIC;
+    command->seq = template->seq;
+    command->n_fds = (uint32_t)letter->n_fds;
+    parts[n++] = (struct iovec){command, sizeof *command};
+    for (int i = 0; i < 3; i++) {
+        if (letter->parts[i].iov_len > 0)
+            parts[n++] = letter->parts[i];
+    }
+    rc = fm__socket_send(template->fd, parts, n, letter->fds, letter->n_fds);
+    if (rc < 0)
+        return (int)rc;
+    *asked = (struct fm__asked){.seq = template->seq++,
+                                .type = (enum fm__command_type)command->type,
+                                .future = future};
+    template->n_asked++;
+    return 0;
+}
+
+int fm__letter_put_payload(struct fm__letter *letter, const void *data,
+                           size_t len)
+{
+    size_t done = 0;
+    int fd;
+
+    letter->command.len = len;
+    if (len <= FM__COMMAND_INLINE) {
+        letter->parts[2] = (struct iovec){(void *)(uintptr_t)data, len};
+        return 0;
+    }
+    fd = fm__fd_take(fm__memory_open_file(len));
+    if (fd < 0)
+        return fd;
+    letter->file = fd;
+    letter->fds[letter->n_fds++] = fd;
+    letter->command.flags |= FM__WITH_FILE;
+    while (done < len) {
+        ssize_t n =
+            fm__sys.write(fd, (const char *)data + done, len - done);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+void fm__letter_init(struct fm__letter *letter, enum fm__command_type type,
+                     uint32_t kind)
+{
+    memset(letter, 0, sizeof *letter);
+    letter->command.type = (uint16_t)type;
+    letter->command.kind = kind;
+    letter->file = -1;
+}
+
+void fm__letter_done(struct fm__letter *letter)
+{
+    fm__fd_close(&letter->file);
+}
+
+static int say_hello(fm_template *template)
+{
+    fm_engine *engine = template->engine;
+    struct fm__letter letter;
+    struct fm__hello hello;
+    int rc;
+
+    memset(&hello, 0, sizeof hello);
+    hello.size = sizeof(struct fm__fork_order);
+    hello.depth = fm__child_depth();
+    hello.channel = fm__channel_get_size();
+    (void)snprintf(hello.version, sizeof hello.version, "%s", FM_VERSION);
+    hello.host = fm__sys.getpid();
+    hello.host_group = fm__sys.getpgrp();
+    fm__letter_init(&letter, FM__COMMAND_HELLO, 0);
+    letter.fds[letter.n_fds++] = engine->bell.ring_fd;
+    (void)fm__letter_put_payload(&letter, &hello, sizeof hello);
+    rc = fm__template_send(template, &letter, NULL);
+    fm__letter_done(&letter);
+    return rc;
+}
+
+static int send_call(fm_template *template, const struct fm__unsent *unsent)
+{
+    struct fm__letter letter;
+    int rc;
+
+    fm__letter_init(&letter, FM__COMMAND_CALL, unsent->kind);
+    rc = fm__letter_put_payload(&letter, unsent->data, unsent->len);
+    for (size_t i = 0; i < unsent->n_fds; i++)
+        letter.fds[letter.n_fds++] = unsent->fds[i];
+    if (rc == 0)
+        rc = fm__template_send(template, &letter, NULL);
+    fm__letter_done(&letter);
+    return rc;
+}
+
+/* As much as it takes now. */
+static void send_unsent(fm_template *template)
+{
+    while (template->unsent && template->state == FM__TEMPLATE_READY &&
+           template->n_asked < FM__ASKED_MAX) {
+        struct fm__unsent *unsent = template->unsent;
+        int rc = send_call(template, unsent);
+
+        if (rc == -EAGAIN)
+            return; /* when something has been answered */
+        if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
+            set_failure(template, FM_SPAWN, rc, fm_strerror(rc));
+            fail(template);
+            return;
+        }
+        template->unsent = unsent->next;
+        if (!unsent->next)
+            template->last_unsent = NULL;
+        template->n_unsent--;
+        for (size_t i = 0; i < unsent->n_fds; i++)
+            fm__fd_close(&unsent->fds[i]);
+        fm__sys.free(unsent);
+    }
+}
+
+static int copy_fds(struct fm__unsent *unsent, const int *fds, size_t n_fds)
+{
+    for (size_t i = 0; i < n_fds; i++) {
+        int fd = fm__fd_take(fm__fd_copy(fds[i], FM__FD_LOWEST));
+
+        if (fd < 0)
+            return fd;
+        unsent->fds[unsent->n_fds++] = fd;
+    }
+    return 0;
+}
+
+static int add_call(fm_template *template, const struct fm__errand *errand,
+                    const int *fds, size_t n_fds)
+{
+    struct fm__unsent *unsent;
+    int rc;
+
+    unsent = fm__sys.malloc(sizeof *unsent + errand->len);
+    if (!unsent)
+        return -ENOMEM;
+    memset(unsent, 0, sizeof *unsent);
+    unsent->kind = errand->kind;
+    unsent->len = errand->len;
+    if (errand->len > 0)
+        memcpy(unsent->data, errand->data, errand->len);
+    rc = copy_fds(unsent, fds, n_fds);
+    if (rc < 0) {
+        while (unsent->n_fds > 0)
+            fm__fd_close(&unsent->fds[--unsent->n_fds]);
+        fm__sys.free(unsent);
+        return rc;
+    }
+    if (template->last_unsent)
+        template->last_unsent->next = unsent;
+    else
+        template->unsent = unsent;
+    template->last_unsent = unsent;
+    template->n_unsent++;
+    send_unsent(template);
+    return 0;
+}
+
+int fm__template_call(fm_template *template, const struct fm__errand *errand,
+                      const int *fds, size_t n_fds)
+{
+    fm_engine *engine = template->engine;
+    int rc;
+
+    if (fm__template_is_lost(template) || !fm__engine_is_ours(engine) ||
+        engine->closed)
+        return FM_ECLOSED;
+    if (n_fds > FM__COMMAND_FDS - 1)
+        return -EINVAL;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
+    rc = add_call(template, errand, fds, n_fds);
+    fm__engine_leave(engine);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ hearing */
+
+/* What is not ours. */
+static void distrust(fm_template *template)
+{
+    set_failure(template, FM_PROTOCOL, FM_EPROTOCOL,
+                "the template has answered with bytes that are not ours");
+    stop_talking(template);
+    refuse_asked(template);
+    fail(template);
+}
+
+/* A command has failed: the first error is the template's. */
+static void take_error(fm_template *template, const struct fm__reply *reply,
+                       const char *texts)
+{
+    struct fm__template_failure *failure = &template->failure;
+
+    if (!failure->message) {
+        failure->kind =
+            reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR;
+        failure->error_code = reply->rc;
+        failure->exit_code = -1;
+        failure->message = copy_text(texts, reply->message_len);
+        if (reply->traceback_len > 0)
+            failure->traceback = copy_text(texts + reply->message_len,
+                                           reply->traceback_len);
+    }
+    fail(template);
+}
+
+static void take_reply(fm_template *template, const struct fm__reply *reply,
+                       const char *texts)
+{
+    struct fm__asked asked = template->asked[template->first_asked];
+
+    template->first_asked = (template->first_asked + 1) % FM__ASKED_MAX;
+    template->n_asked--;
+    switch (asked.type) {
+    case FM__COMMAND_FORK:
+        fm__template_take_child(template, &asked, reply, texts);
+        break;
+    case FM__COMMAND_HELLO:
+        if (reply->rc == 0)
+            (void)enter(template, FM__TEMPLATE_READY);
+        else
+            take_error(template, reply, texts);
+        break;
+    case FM__COMMAND_CALL:
+    case FM__COMMAND_FORGET:
+        if (reply->rc < 0)
+            take_error(template, reply, texts);
+        break;
+    }
+}
+
+static bool is_honest(const fm_template *template,
+                      const struct fm__reply *reply, size_t len)
+{
+    return len >= sizeof *reply && reply->magic == FM__REPLY_MAGIC &&
+           reply->rc <= 0 && template->n_asked > 0 &&
+           reply->seq == template->asked[template->first_asked].seq &&
+           reply->message_len <= FM__REPLY_TEXT &&
+           reply->traceback_len <= FM__REPLY_TEXT &&
+           len == sizeof *reply + reply->message_len + reply->traceback_len;
+}
+
+/* One answer.  False when there is no more. */
+static bool hear_one(fm_template *template)
+{
+    char buffer[sizeof(struct fm__reply) + 2 * FM__REPLY_TEXT];
+    struct fm__reply reply;
+    size_t n_fds = 0;
+    long n;
+
+    if (template->fd < 0)
+        return false;
+    n = fm__socket_recv(template->fd, buffer, sizeof buffer, NULL, &n_fds);
+    if (n == -EAGAIN || n == -EINTR)
+        return false;
+    if (n == 0 || n == -ECONNRESET) {
+        stop_talking(template); /* its process ends, or is ended */
+        if (template->process && !template->is_over)
+            fm__attempt_expect_end(template->process, fm__clock_now(),
+                                   LEAVE_NS);
+        return false;
+    }
+    memset(&reply, 0, sizeof reply);
+    if (n > 0)
+        memcpy(&reply, buffer,
+               (size_t)n < sizeof reply ? (size_t)n : sizeof reply);
+    if (n < 0 || !is_honest(template, &reply, (size_t)n)) {
+        distrust(template);
+        return false;
+    }
+    take_reply(template, &reply, buffer + sizeof reply);
+    return true;
+}
+
+/* More can be asked of it. */
+static void go_on(fm_template *template)
+{
+    fm_engine *engine = template->engine;
+    unsigned room = FM__ASKED_MAX - template->n_asked;
+
+    send_unsent(template);
+    while (template->waiting.first && room > 0 && !template->unsent &&
+           template->state == FM__TEMPLATE_READY) {
+        fm_future *future = template->waiting.first;
+
+        fm__list_remove(future);
+        fm__list_append(&engine->queue, future);
+        room--;
+    }
+    if (fm__template_is_settled(template))
+        tell(template);
+}
+
+static void hear(struct fm__watcher *watcher, unsigned events)
+{
+    fm_template *template = watcher->ud;
+
+    (void)events;
+    template->refs++;
+    for (int i = 0; i < HEAR_MAX && hear_one(template); i++)
+        ;
+    go_on(template);
+    fm__template_unref(template);
+}
+
+/* --------------------------------------------------------------------- end */
+
+static void describe_end(fm_template *template)
+{
+    const struct fm_outcome *end = &template->process->outcome;
+    struct fm__template_failure *failure = &template->failure;
+    const char *name = fm__signal_name(end->signal);
+    char text[256];
+
+    if (failure->message)
+        return;
+    if (end->kind == FM_SPAWN)
+        (void)snprintf(text, sizeof text, "the template was not started: %s",
+                       end->message ? end->message : fm_strerror(-EAGAIN));
+    else if (end->signal != 0)
+        (void)snprintf(text, sizeof text, "the template was killed by %s",
+                       name ? name : "a signal");
+    else if (end->exit_code >= 0)
+        (void)snprintf(text, sizeof text, "the template ended with code %d",
+                       end->exit_code);
+    else
+        (void)snprintf(text, sizeof text, "the template has ended");
+    set_failure(template,
+                end->kind == FM_VALUE || end->kind == FM_CANCELLED ||
+                        end->kind == FM_PROTOCOL
+                    ? FM_EXIT
+                    : end->kind,
+                end->error_code, text);
+    failure->signal = end->signal;
+    failure->exit_code = end->exit_code;
+    failure->pid = end->pid;
+}
+
+/* The process is gone and its outcome decided.  What it has answered before
+ * counts. */
+void fm__template_ended(fm_template *template)
+{
+    while (hear_one(template))
+        ;
+    template->is_over = true;
+    template->process->serves = NULL;
+    stop_talking(template);
+    describe_end(template);
+    refuse_asked(template);
+    if (template->state == FM__TEMPLATE_CLOSED) {
+        refuse_waiting(template);
+        tell(template);
+    }
+    fail(template);
+    if (template->state == FM__TEMPLATE_AWAY)
+        tell(template);
+    fm__template_unref(template); /* that of the process */
+}
+
+static void close_template(fm_template *template, int64_t grace_ns)
+{
+    bool is_away = template->state == FM__TEMPLATE_AWAY;
+
+    if (!enter(template, FM__TEMPLATE_CLOSED))
+        return;
+    drop_unsent(template);
+    refuse_waiting(template);
+    if (template->fd >= 0) /* it carries out what it was sent, then ends */
+        (void)fm__socket_end(template->fd);
+    if (template->process && !template->is_over) {
+        if (is_away)
+            (void)fm__future_cancel(template->process, grace_ns);
+        else
+            fm__attempt_expect_end(template->process, fm__clock_now(),
+                                   grace_ns);
+    }
+    tell(template);
+}
+
+void fm__template_close(fm_template *template, int64_t grace_ns)
+{
+    fm_engine *engine = template->engine;
+
+    if (!fm__engine_is_ours(engine) || engine->closed) {
+        (void)enter(template, FM__TEMPLATE_CLOSED);
+        return;
+    }
+    if (!fm__engine_enter(engine))
+        return; /* by a signal handler */
+    close_template(template, grace_ns);
+    fm__engine_leave(engine);
+}
+
+void fm__template_release(fm_template *template)
+{
+    if (!enter(template, FM__TEMPLATE_AWAY))
+        return;
+    stop_talking(template);
+    drop_unsent(template);
+    refuse_waiting(template);
+}
+
+void fm__templates_close(fm_engine *engine)
+{
+    fm_template *next;
+
+    for (fm_template *t = engine->templates; t; t = next) {
+        next = t->next;
+        t->refs++;
+        (void)enter(t, FM__TEMPLATE_CLOSED);
+        drop_unsent(t);
+        refuse_waiting(t);
+        while (t->n_asked > 0 && t->fd >= 0 && hear_one(t))
+            ;
+        fm__template_unref(t);
+    }
+}
+
+/* ------------------------------------------------------------ first and last */
+
+static void unlink_template(fm_template *template)
+{
+    if (!template->link)
+        return;
+    *template->link = template->next;
+    if (template->next)
+        template->next->link = template->link;
+    template->link = NULL;
+}
+
+static void free_template(fm_template *template)
+{
+    fm_engine *engine = template->engine;
+
+    stop_talking(template);
+    drop_unsent(template);
+    while (template->idle) {
+        struct fm__channel *channel = template->idle;
+
+        template->idle = channel->next;
+        fm__channel_close(channel);
+        fm__sys.free(channel);
+    }
+    unlink_template(template);
+    fm_future_unref(template->process);
+    fm__sys.free(template->failure.message);
+    fm__sys.free(template->failure.traceback);
+    fm__sys.free(template);
+    fm__engine_unref(engine);
+}
+
+/* The engine has one of its own while the process lives. */
+void fm__template_unref(fm_template *template)
+{
+    if (template && --template->refs == 0)
+        free_template(template);
+}
+
+static int open_socket(fm_template *template, int *ret_child_end)
+{
+    int fds[2];
+    int rc = fm__socket_pair(fds, SOCK_SEQPACKET | SOCK_NONBLOCK);
+
+    if (rc < 0)
+        return rc;
+    template->fd = fds[0];
+    template->watcher.fn = hear;
+    template->watcher.ud = template;
+    *ret_child_end = fds[1];
+    return fm__watcher_add(template->engine, &template->watcher, fds[0],
+                           FM__POLL_IN);
+}
+
+static int start_process(fm_template *template,
+                         const struct fm__template_opts *opts, int child_end)
+{
+    struct fm__work work = {.fn = opts->fn,
+                            .ud = opts->ud,
+                            .argv = opts->argv,
+                            .origin = opts->argv ? NULL : opts->from,
+                            .errand = opts->errand,
+                            .serves = template,
+                            .socket = child_end};
+
+    return fm__spawn(template->engine, opts->job, &work, &template->process);
+}
+
+int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
+                     fm_template **ret_template)
+{
+    fm_template *template;
+    int child_end = -1;
+    int rc;
+
+    if (!fm__engine_is_ours(engine) || engine->closed)
+        return FM_ECLOSED;
+    if (!fm__engine_enter(engine))
+        return FM_EBUSY;
+    template = fm__sys.calloc(1, sizeof *template);
+    if (!template) {
+        fm__engine_exit(engine);
+        return -ENOMEM;
+    }
+    template->refs = 1;
+    template->fd = -1;
+    template->engine = engine;
+    engine->refs++;
+    rc = open_socket(template, &child_end);
+    if (rc == 0)
+        rc = say_hello(template);
+    if (rc == 0) {
+        template->next = engine->templates;
+        template->link = &engine->templates;
+        if (template->next)
+            template->next->link = &template->next;
+        engine->templates = template;
+        template->refs++; /* the process has one while it lives */
+        rc = start_process(template, opts, child_end);
+    }
+    if (rc < 0) {
+        fm__fd_close(&child_end);
+        free_template(template);
+        fm__engine_exit(engine);
+        return rc;
+    }
+    *ret_template = template;
+    fm__engine_leave(engine);
+    return 0;
+}
+
+void fm__template_set_change(fm_template *template, fm__template_cb cb,
+                             void *ud)
+{
+    template->on_change = cb;
+    template->ud = ud;
+}
+
+enum fm__template_state fm__template_get_state(const fm_template *template)
+{
+    return template->state;
+}
+
+const struct fm__template_failure *
+fm__template_get_failure(const fm_template *template)
+{
+    return &template->failure;
+}
+
+pid_t fm__template_get_pid(const fm_template *template)
+{
+    if (!template->process || template->is_over)
+        return 0;
+    return fm_future_get_pid(template->process);
+}
