@@ -224,6 +224,7 @@ FAULTY_INT(poll, (struct pollfd * fds, unsigned long n, int ms), (fds, n, ms))
 FAULTY_INT(madvise, (void *p, size_t len, int advice), (p, len, advice))
 FAULTY_INT(kill, (pid_t pid, int sig), (pid, sig))
 FAULTY_INT(setpgid, (pid_t pid, pid_t group), (pid, group))
+FAULTY_INT(shutdown, (int fd, int how), (fd, how))
 FAULTY_INT(ftruncate, (int fd, off_t len), (fd, len))
 FAULTY_INT(execve, (const char *path, char *const argv[], char *const envp[]),
            (path, argv, envp))

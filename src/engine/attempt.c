@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/line.h"
 #include "engine/map.h"
+#include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/sys.h"
@@ -100,13 +101,20 @@ static void pump_outputs(fm_future *future)
 }
 
 /* Nothing more is to come but the end of the process. */
-static void begin_draining(fm_future *future, int64_t now)
+static void begin_draining(fm_future *future, int64_t at)
 {
-    int64_t at = fm__clock_after(now, LEAVE_NS);
-
     if (fm__future_enter(future, FM_DRAINING) &&
         future->stop != FM__STOP_FORCED && at < future->next_at)
         future->next_at = at;
+}
+
+void fm__attempt_expect_end(fm_future *future, int64_t now, int64_t ns)
+{
+    if (future->state == FM_QUEUED || future->state == FM_BACKOFF ||
+        future->is_asked)
+        (void)fm__future_cancel(future, 0);
+    else
+        begin_draining(future, fm__clock_after(now, ns));
 }
 
 static bool has_outputs(const fm_future *future)
@@ -186,7 +194,7 @@ void fm__attempt_pump(fm_future *future, int64_t now)
     if (future->inbox.ending == FM__ENDING_BROKEN)
         fm__future_stop(future, FM__STOP_FORCED, FM_PROTOCOL, now);
     else if (future->inbox.ending != FM__ENDING_OPEN)
-        begin_draining(future, now);
+        begin_draining(future, fm__clock_after(now, LEAVE_NS));
 }
 
 /* ------------------------------------------------------------- finish */
@@ -195,7 +203,8 @@ static bool wants_retry(const fm_future *future)
 {
     return future->attempt <= future->opts.retries &&
            (future->opts.retry_on & FM_KIND_BIT(future->outcome.kind)) &&
-           !future->engine->closed && !future->is_cancelled;
+           !future->engine->closed && !future->is_cancelled &&
+           !(future->origin && fm__template_is_lost(future->origin));
 }
 
 static void try_again_at(fm_future *future, int64_t at)
@@ -261,6 +270,10 @@ void fm__attempt_finish(fm_future *future, int64_t now)
     bool group_empty = false;
     pid_t pid = future->pid.pid;
 
+    if (future->is_asked)
+        return;
+    if (future->serves && fm__pid_is_gone(&future->pid))
+        fm__template_hear_all(future->serves);
     if (fm__pid_reap(&future->pid, &status, &group_empty) == 0)
         return;
     future->is_gone = true;

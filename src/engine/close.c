@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "engine/engine.h"
+#include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/sys.h"
@@ -17,6 +18,7 @@ static void stop_everything(fm_engine *engine, int64_t grace_ns)
 {
     int64_t now = fm__clock_now();
 
+    fm__templates_close(engine);
     while (engine->queue.first || engine->waiting.first) {
         fm_future *future =
             engine->queue.first ? engine->queue.first : engine->waiting.first;
@@ -29,6 +31,10 @@ static void stop_everything(fm_engine *engine, int64_t grace_ns)
 
         if (!future || future->inbox.ending == FM__ENDING_ENDED)
             continue;
+        if (future->is_asked) {
+            fm__attempt_withdraw(future, FM_CLOSED, "the engine was closed");
+            continue;
+        }
         fm__future_stop(future,
                         grace_ns == 0 ? FM__STOP_FORCED : FM__STOP_ASKED,
                         FM_CLOSED, now);
@@ -113,6 +119,7 @@ static void close_engine(fm_engine *engine, int64_t grace_ns)
     }
     engine->closed = true;
     run_down(engine, grace_ns);
+    fm__templates_drop(engine);
     fm__engine_close_parts(engine);
     fm__hooks_forget(engine);
     fm__fds_close();

@@ -14,6 +14,7 @@
 #include "engine/bind.h"
 #include "engine/engine.h"
 #include "engine/line.h"
+#include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/proc.h"
@@ -195,19 +196,38 @@ static bool has_started_enough(const fm_engine *engine)
     return engine->start_until > 0 && fm__clock_now() >= engine->start_until;
 }
 
+void fm__engine_start_one(fm_future *future)
+{
+    int rc = fm__attempt_start(future);
+
+    if (future->state == FM_SETTLED)
+        return; /* a hook has cancelled it */
+    if (rc == -EAGAIN && future->origin && future->origin->n_asked > 0) {
+        future->attempt--; /* its socket is full: when it has answered */
+        fm__list_remove(future);
+        fm__list_append(&future->origin->waiting, future);
+    } else if (rc < 0) {
+        fail_start(future, rc);
+    } else {
+        fm__list_remove(future);
+    }
+}
+
 void fm__engine_start_queued(fm_engine *engine)
 {
     while (engine->queue.first &&
-           engine->n_running < engine->opts.max_children) {
+           fm__engine_count_jobs(engine) < engine->opts.max_children) {
         fm_future *future = engine->queue.first;
-        int rc = fm__attempt_start(future);
+        fm_template *origin = future->origin;
 
-        if (future->state == FM_SETTLED)
-            continue; /* a hook has cancelled it */
-        if (rc < 0)
-            fail_start(future, rc);
-        else
+        if (origin && fm__template_is_lost(origin)) {
+            fm__template_refuse(origin, future);
+        } else if (origin && !fm__template_is_free(origin)) {
             fm__list_remove(future);
+            fm__list_append(&origin->waiting, future);
+        } else {
+            fm__engine_start_one(future);
+        }
         if (has_started_enough(engine))
             break;
     }
@@ -253,7 +273,8 @@ static void pump_all(fm_engine *engine)
         if (!future)
             continue;
         fm__attempt_pump(future, now);
-        if (fm__pid_fd(&future->pid) < 0 || future->is_withheld)
+        if (!future->is_asked &&
+            (fm__pid_fd(&future->pid) < 0 || future->is_withheld))
             ask(future, now);
         if (engine->slots[i] == future)
             fm__attempt_check_time(future, now);
@@ -284,7 +305,7 @@ static int64_t time_to_ask(const fm_future *future)
 {
     if (future->is_withheld)
         return future->ask_ns;
-    if (fm__pid_fd(&future->pid) >= 0)
+    if (future->is_asked || fm__pid_fd(&future->pid) >= 0)
         return FM__NEVER;
     return future->state == FM_DRAINING ? BLIND_WAIT_END_NS : BLIND_WAIT_NS;
 }
@@ -389,7 +410,8 @@ static int listen_once(fm_engine *engine, int64_t deadline)
 
 static bool is_idle(const fm_engine *engine)
 {
-    return !engine->rests && engine->n_running == 0 && !engine->queue.first &&
+    return !engine->rests && fm__engine_count_jobs(engine) == 0 &&
+           !fm__templates_are_busy(engine) && !engine->queue.first &&
            !engine->waiting.first && !engine->due.first && !engine->maps &&
            engine->n_holding == 0;
 }
@@ -489,7 +511,8 @@ static void leave_ready(fm_engine *engine)
     if (engine->poller.timer_fd < 0)
         return;
     if (go_to_sleep(engine) || engine->due.first || engine->is_due ||
-        (engine->queue.first && engine->n_running < engine->opts.max_children))
+        (engine->queue.first &&
+         fm__engine_count_jobs(engine) < engine->opts.max_children))
         (void)fm__bell_ring(&engine->bell);
     at = wake_time(engine);
     blind = fm__clock_after(fm__clock_now(), blind_wait(engine));
@@ -513,7 +536,8 @@ static bool is_at_rest(const fm_engine *engine)
 {
     return engine->generation == fm__fds_generation() && !engine->closed &&
            !engine->in_callback && !engine->is_at_work && is_idle(engine) &&
-           !engine->parked && engine->n_watchers == 0;
+           !engine->parked && engine->n_watchers == 0 &&
+           engine->n_templates == 0;
 }
 
 int fm_engine_step(fm_engine *engine, int64_t timeout_ns)
@@ -574,7 +598,8 @@ int64_t fm_engine_timeout(fm_engine *engine)
     if (!fm__engine_is_ours(engine) || engine->closed)
         return -1;
     if (engine->due.first || engine->is_due ||
-        (engine->queue.first && engine->n_running < engine->opts.max_children))
+        (engine->queue.first &&
+         fm__engine_count_jobs(engine) < engine->opts.max_children))
         return 0;
     now = fm__clock_now();
     at = wake_time(engine);

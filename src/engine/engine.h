@@ -31,6 +31,8 @@
 
 struct fm__duplex;
 struct fm__member;
+struct fm_template;
+struct fm__errand;
 struct fm__watched;
 
 /* limits.result, when nobody says anything. */
@@ -59,6 +61,14 @@ struct fm_future {
     struct fm_job_opts opts; /* strings and lists are ours */
     fm_job_fn fn;
     void *ud;
+    /* How its process is made, if not by a fork of the host: struct fm__work.
+     */
+    struct fm_template *origin; /* referenced */
+    struct fm__errand *errand;  /* ours, with its bytes */
+    char **argv;                /* ours, in one block */
+    struct fm_template *serves; /* whose process it is, or NULL */
+    int socket;                 /* the process's end of that; ours, or -1 */
+    bool is_asked;              /* the origin has yet to fork the child */
     uint64_t job;
     uint64_t seed[2];
     unsigned attempt;
@@ -123,6 +133,8 @@ struct fm_engine {
     unsigned n_watched, n_watchers;
     unsigned n_holding;               /* watchers for which steps wait */
     struct fm__watcher *next_watcher; /* in the batch that is heard */
+    struct fm_template *templates;
+    unsigned n_templates;             /* of n_running */
     fm_map *maps;                     /* that are not over */
     bool has_news;                    /* for who waits for a map, or messages */
     bool is_due;                      /* the binding has something to take */
@@ -186,7 +198,22 @@ int fm__attempt_start(fm_future *future);
 /* The job should have begun by now: end its child, or wait a little more. */
 void fm__attempt_end_start(fm_future *future, int64_t now);
 
+/* Its origin has forked this child for it. */
+void fm__attempt_launched(fm_future *future, pid_t pid);
+/* Its origin could not. */
+void fm__attempt_unmade(fm_future *future, enum fm_kind kind, int rc,
+                        const char *message);
+/* Slot, channel and outputs of one that has no process. */
+void fm__attempt_give_back(fm_future *future);
+/* One that has nothing of those: this is its outcome. */
+void fm__attempt_refused(fm_future *future, const struct fm_outcome *outcome);
+/* It is asked for, and settles without a process. */
+void fm__attempt_withdraw(fm_future *future, enum fm_kind kind,
+                          const char *message);
+
 /* attempt.c: from there to its outcome */
+/* The process is to end by itself; it is ended after `ns`. */
+void fm__attempt_expect_end(fm_future *future, int64_t now, int64_t ns);
 /* Read what there is. */
 void fm__attempt_pump(fm_future *future, int64_t now);
 /* The pipe of its standard output (0) or error (1) can be read. */
@@ -216,14 +243,24 @@ void fm__outcome_set_plain(fm_future *future, enum fm_kind kind, int rc,
 void fm__job_fill_opts(struct fm_job_opts *opts);
 /* How long to wait after this attempt: doubled with each. */
 int64_t fm__job_get_pause(const struct fm_job_opts *opts, unsigned attempt);
+/* What is to be done, and how its process is made: by `origin`, with `errand`;
+ * as the program `argv`; else by a fork that runs fn(child, ud). */
 struct fm__work {
     fm_job_fn fn;
     void *ud;
     struct fm__member *member; /* or NULL, as the next */
     struct fm__duplex *duplex; /* the future's, when it has been made */
+    struct fm_template *origin;
+    const struct fm__errand *errand; /* copied */
+    char *const *argv;               /* copied */
+    struct fm_template *serves;      /* the template that it will be */
+    int socket;                      /* of that; taken over */
 };
+/* On failure `work->socket` is still the caller's. */
 int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
               const struct fm__work *work, fm_future **ret_future);
+/* Let go of what of it is the future's. */
+void fm__work_done(fm_future *future);
 
 /* map.c: maps in the loop */
 /* Before rings are read, and after. */
@@ -257,6 +294,13 @@ void fm__engine_warn(fm_engine *engine, const char *message);
  * engine if one of them asked for it, else have its descriptor tell what is to
  * be done.  Inside a callback that is left to who runs it. */
 void fm__engine_leave(fm_engine *engine);
+/* Processes that count: all but templates. */
+static inline unsigned fm__engine_count_jobs(const fm_engine *engine)
+{
+    return engine->n_running - engine->n_templates;
+}
+/* One that is listed in the queue. */
+void fm__engine_start_one(fm_future *future);
 /* Start jobs while there are slots for them. */
 void fm__engine_start_queued(fm_engine *engine);
 /* One step, whoever asks for it; as fm_engine_step(). */

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "engine/line.h"
 #include "engine/map.h"
+#include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/sys.h"
@@ -18,6 +19,8 @@
 
 /* How long after SIGKILL a child may take before it is parked. */
 #define PARK_NS FM__NS_PER_S
+
+#define CANCELLED_EARLY "the job was cancelled before it started"
 
 /* One row per state: where it may go next.  SETTLED has none. */
 static const unsigned next_states[] = {
@@ -78,10 +81,13 @@ void fm__future_settle(fm_future *future)
         return;
     fm__list_remove(future);
     fm__future_drop_ud(future);
+    fm__fd_close(&future->socket);
     engine->stats.settled++;
     fm__list_append(&engine->due, future);
     if (future->member)
         fm__member_settled(future->member);
+    if (future->serves)
+        fm__template_ended(future->serves);
 }
 
 static void send(fm_future *future, int sig)
@@ -163,6 +169,7 @@ void fm_future_unref(fm_future *future)
     fm__output_done(&future->outputs[1]);
     fm__sys.free((char *)future->opts.name);
     fm__sys.free((int *)future->opts.keep_fds);
+    fm__work_done(future);
     fm__future_free(engine, future);
     fm__engine_unref(engine);
 }
@@ -203,8 +210,7 @@ int fm_future_on_settle(fm_future *future, fm_settle_cb cb, void *ud)
 /* Never started: settles without a process. */
 static void cancel_early(fm_future *future)
 {
-    fm__outcome_set_plain(future, FM_CANCELLED, 0,
-                          "the job was cancelled before it started");
+    fm__outcome_set_plain(future, FM_CANCELLED, 0, CANCELLED_EARLY);
     fm__future_settle(future);
 }
 
@@ -219,6 +225,10 @@ int fm__future_cancel(fm_future *future, int64_t grace_ns)
         return 1;
     }
     future->is_cancelled = true;
+    if (future->is_asked) {
+        fm__attempt_withdraw(future, FM_CANCELLED, CANCELLED_EARLY);
+        return 1;
+    }
     if (future->inbox.ending == FM__ENDING_ENDED)
         return 0; /* whole before we asked */
     if (grace_ns == 0) {

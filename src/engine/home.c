@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/template.h"
 #include "os/sys.h"
 
 /* Idle channels kept for the next jobs. */
@@ -107,6 +108,10 @@ void fm__channel_give(fm_engine *engine, struct fm__channel *channel,
 {
     if (!channel)
         return;
+    if (channel->owner) {
+        fm__template_give_channel(channel, reusable);
+        return;
+    }
     if (!reusable || engine->n_idle >= IDLE_MAX || engine->closed ||
         channel->lifeline.write_fd < 0) {
         free_channel(engine, channel);
@@ -162,6 +167,7 @@ int fm__slot_take(fm_engine *engine, fm_future *future)
     engine->slots[i] = future;
     future->slot = i;
     engine->n_running++;
+    engine->n_templates += future->serves != NULL;
     return 0;
 }
 
@@ -171,6 +177,7 @@ void fm__slot_give(fm_future *future)
 
     engine->slots[future->slot] = NULL;
     engine->n_running--;
+    engine->n_templates -= future->serves != NULL;
 }
 
 void fm__slots_free(fm_engine *engine)

@@ -4,11 +4,14 @@
  * the queue.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/bind.h"
 #include "engine/engine.h"
+#include "engine/template.h"
 #include "os/clock.h"
+#include "os/fds.h"
 #include "os/sys.h"
 
 const char *fm_job_opts_error(const struct fm_job_opts *opts)
@@ -114,6 +117,82 @@ static void draw_seed(fm_future *future)
     future->seed[1] = mix(engine->random[1] ^ engine->random[0]);
 }
 
+/* The errand and its bytes, in one block. */
+static int copy_errand(fm_future *future, const struct fm__errand *errand)
+{
+    struct fm__errand *own = fm__sys.malloc(sizeof *own + errand->len);
+
+    if (!own)
+        return -ENOMEM;
+    *own = *errand;
+    own->data = own + 1;
+    if (errand->len > 0)
+        memcpy(own + 1, errand->data, errand->len);
+    future->errand = own;
+    return 0;
+}
+
+#define NUMBER_LEN 12
+
+/* The vector, the texts and room for the socket's number, in one block. */
+static int copy_argv(fm_future *future, char *const *argv, int socket)
+{
+    size_t n = 0, size = NUMBER_LEN;
+    char **own;
+    char *text;
+
+    for (; argv[n]; n++)
+        size += strlen(argv[n]) + 1;
+    own = fm__sys.malloc((n + 2) * sizeof *own + size);
+    if (!own)
+        return -ENOMEM;
+    text = (char *)(own + n + 2);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(argv[i]) + 1;
+
+        memcpy(text, argv[i], len);
+        own[i] = text;
+        text += len;
+    }
+    (void)snprintf(text, NUMBER_LEN, "%d", socket);
+    own[n] = text;
+    own[n + 1] = NULL;
+    future->argv = own;
+    return 0;
+}
+
+static int copy_work(fm_future *future, const struct fm__work *work)
+{
+    int rc = 0;
+
+    future->fn = work->fn;
+    future->ud = work->ud;
+    future->member = work->member;
+    future->duplex = work->duplex;
+    if (work->errand && work->origin)
+        rc = copy_errand(future, work->errand);
+    if (rc == 0 && work->argv)
+        rc = copy_argv(future, work->argv, work->socket);
+    if (rc < 0)
+        return rc;
+    if (work->origin) {
+        future->origin = work->origin;
+        work->origin->refs++;
+    }
+    future->serves = work->serves;
+    if (work->serves)
+        future->socket = work->socket;
+    return 0;
+}
+
+void fm__work_done(fm_future *future)
+{
+    fm__sys.free(future->errand);
+    fm__sys.free(future->argv);
+    fm__fd_close(&future->socket);
+    fm__template_unref(future->origin);
+}
+
 int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
               const struct fm__work *work, fm_future **ret_future)
 {
@@ -129,20 +208,21 @@ int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
     future->pid = (struct fm__pid)FM__PID_INIT;
     future->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
     future->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
+    future->socket = -1;
     rc = copy_opts(future, opts);
+    if (rc == 0)
+        rc = copy_work(future, work);
     if (rc < 0) {
         fm_future_unref(future);
         return rc;
     }
-    future->fn = work->fn;
-    future->ud = work->ud;
-    future->member = work->member;
-    future->duplex = work->duplex;
     future->job = engine->next_job++;
     draw_seed(future);
     *ret_future = fm_future_ref(future); /* the engine keeps the first */
     fm__list_append(&engine->queue, future);
-    if (!engine->in_callback && engine->queue.first == future)
+    if (future->serves && !future->origin)
+        fm__engine_start_one(future); /* a copy of us as we are now */
+    else if (!engine->in_callback && engine->queue.first == future)
         fm__engine_start_queued(engine);
     return 0;
 }

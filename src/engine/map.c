@@ -339,7 +339,9 @@ static unsigned count_places(const fm_engine *engine,
 {
     unsigned n = opts->workers ? opts->workers : fm__proc_count_cpus();
     unsigned most = engine->opts.max_children;
-    unsigned free = most > engine->n_running ? most - engine->n_running : 1;
+    unsigned free = most > fm__engine_count_jobs(engine)
+                        ? most - fm__engine_count_jobs(engine)
+                        : 1;
 
     n = n < free ? n : free;
     return opts->n_items > 0 && opts->n_items < n ? (unsigned)opts->n_items : n;

@@ -13,7 +13,9 @@
 #include "engine/engine.h"
 #include "engine/line.h"
 #include "engine/map.h"
+#include "engine/template.h"
 #include "os/clock.h"
+#include "os/exec.h"
 #include "os/fds.h"
 #include "os/proc.h"
 #include "os/sys.h"
@@ -65,11 +67,11 @@ static int check_policy(fm_future *future)
     fm_engine *engine = future->engine;
 
     future->spawn_step = "policy";
-    if (engine->forbids_direct)
-        return FM_EFORBIDDEN;
     if (fm__child_depth() >= engine->opts.max_depth)
         return FM_EDEPTH;
-    return check_threads(engine);
+    if (future->origin || future->argv)
+        return 0; /* the host is not copied */
+    return engine->forbids_direct ? FM_EFORBIDDEN : check_threads(engine);
 }
 
 static int open_outputs(fm_future *future)
@@ -166,6 +168,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.tries_locks = tries_locks(future);
     launch.is_worker = future->member || future->duplex;
     launch.depth = fm__child_depth();
+    launch.socket = future->socket;
     future->spawn_step = "desk";
     rc = future->duplex ? open_desk(future, &launch) : 0;
     if (rc < 0)
@@ -194,6 +197,7 @@ static int watch_child(fm_future *future, pid_t pid)
 
     future->pid.pid = pid;
     future->pid.fd = -1;
+    future->pid.has_siblings = future->serves != NULL;
     /* Here and in the child: whoever comes first, no signal to the group
      * can come before it exists.  The child may have ended: no error then. */
     (void)fm__sys.setpgid(pid, pid);
@@ -218,10 +222,113 @@ static int watch_child(fm_future *future, pid_t pid)
                 &engine->poller, future->outputs[i].read_fd, FM__POLL_IN,
                 tag_of(future, i == 0 ? FM__TAG_STDOUT : FM__TAG_STDERR));
     }
-    if (rc < 0)
+    if (rc < 0 || future->origin || future->argv)
         return rc;
     future->spawn_step = "at_fork hook";
     return run_hooks(engine, fm__hooks_parent);
+}
+
+void fm__attempt_give_back(fm_future *future)
+{
+    fm__slot_give(future);
+    abandon(future);
+}
+
+/* The child is there, at its gate if it has one. */
+void fm__attempt_launched(fm_future *future, pid_t pid)
+{
+    int64_t now = fm__clock_now();
+    int rc;
+
+    fm__fd_close(&future->socket);
+    future->engine->stats.spawned++;
+    future->started_at = now;
+    if (future->opts.timeout_ns > 0)
+        future->timeout_at = fm__clock_after(now, future->opts.timeout_ns);
+    future->next_at =
+        fm__clock_after(now, tries_locks(future) ? lost_ns(future) : START_NS);
+    (void)fm__future_enter(future, FM_STARTING);
+    rc = watch_child(future, pid);
+    if (rc < 0) {
+        future->spawn_rc = rc;
+        fm__flight_set_gate(future->channel->flight, FM__GATE_REFUSED);
+        fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
+    } else {
+        fm__flight_set_gate(future->channel->flight, FM__GATE_OPEN);
+    }
+}
+
+/* STARTING, and over without a process. */
+static void end_without_process(fm_future *future)
+{
+    fm__attempt_give_back(future);
+    (void)fm__future_enter(future, FM_DRAINING);
+}
+
+void fm__attempt_unmade(fm_future *future, enum fm_kind kind, int rc,
+                        const char *message)
+{
+    end_without_process(future);
+    fm__outcome_set_plain(future, kind, rc,
+                          message ? message : future->spawn_step);
+    fm__attempt_conclude(future, fm__clock_now());
+}
+
+void fm__attempt_withdraw(fm_future *future, enum fm_kind kind,
+                          const char *message)
+{
+    fm__template_forsake(future);
+    end_without_process(future);
+    fm__outcome_set_plain(future, kind, 0, message);
+    fm__future_settle(future);
+}
+
+void fm__attempt_refused(fm_future *future, const struct fm_outcome *outcome)
+{
+    if (future->state == FM_STARTING)
+        (void)fm__future_enter(future, FM_DRAINING);
+    future->outcome = *outcome;
+    future->outcome.name = future->opts.name;
+    future->outcome.attempt = future->attempt;
+    fm__future_settle(future);
+}
+
+/* A program runs no code of ours before it executes: its job has begun, and the
+ * lifeline is armed from here. */
+static int exec_child(fm_future *future, pid_t *ret_pid)
+{
+    struct fm__exec exec = {.argv = future->argv,
+                            .fd = future->socket,
+                            .null_fd = future->engine->null_fd};
+    pid_t pid;
+
+    future->spawn_step = future->argv[0];
+    pid = fm__exec_start(&exec);
+    if (pid < 0)
+        return pid;
+    (void)fm__flight_enter(future->channel->flight, FM__STAGE_START,
+                           FM__STAGE_RUN);
+    (void)fm__lifeline_anchor(&future->channel->lifeline, pid);
+    *ret_pid = pid;
+    return 0;
+}
+
+static int make_child(fm_future *future, pid_t *ret_pid)
+{
+    int rc;
+
+    if (future->origin) {
+        future->spawn_step = "template";
+        return fm__template_ask(future);
+    }
+    if (future->argv)
+        return exec_child(future, ret_pid);
+    if (future->socket >= 0)
+        fm__fd_keep(future->socket, true);
+    rc = fork_child(future, ret_pid);
+    if (future->socket >= 0)
+        fm__fd_keep(future->socket, false);
+    return rc;
 }
 
 static void begin_attempt(fm_future *future)
@@ -250,7 +357,6 @@ static void begin_attempt(fm_future *future)
 int fm__attempt_start(fm_future *future)
 {
     fm_engine *engine = future->engine;
-    int64_t now;
     pid_t pid = 0;
     int rc;
 
@@ -260,7 +366,9 @@ int fm__attempt_start(fm_future *future)
         rc = open_outputs(future);
     if (rc == 0) {
         future->spawn_step = "channel";
-        rc = fm__channel_take(engine, &future->channel);
+        rc = future->origin
+                 ? fm__template_take_channel(future->origin, &future->channel)
+                 : fm__channel_take(engine, &future->channel);
     }
     if (rc == 0)
         rc = fm__slot_take(engine, future);
@@ -268,28 +376,16 @@ int fm__attempt_start(fm_future *future)
         abandon(future);
         return rc;
     }
-    rc = fork_child(future, &pid);
+    rc = make_child(future, &pid);
     if (rc < 0) {
-        fm__slot_give(future);
-        abandon(future);
+        fm__attempt_give_back(future);
         return rc;
     }
-    now = fm__clock_now();
-    engine->stats.spawned++;
-    future->started_at = now;
-    if (future->opts.timeout_ns > 0)
-        future->timeout_at = fm__clock_after(now, future->opts.timeout_ns);
-    future->next_at =
-        fm__clock_after(now, tries_locks(future) ? lost_ns(future) : START_NS);
-    (void)fm__future_enter(future, FM_STARTING);
-    rc = watch_child(future, pid);
-    if (rc < 0) {
-        future->spawn_rc = rc;
-        fm__flight_set_gate(future->channel->flight, FM__GATE_REFUSED);
-        fm__future_stop(future, FM__STOP_FORCED, FM_SPAWN, now);
-    } else {
-        fm__flight_set_gate(future->channel->flight, FM__GATE_OPEN);
+    if (future->origin) {
+        (void)fm__future_enter(future, FM_STARTING);
+        return 0; /* its pid comes later */
     }
+    fm__attempt_launched(future, pid);
     return 0;
 }
 

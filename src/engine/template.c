@@ -9,16 +9,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "os/clock.h"
 #include "os/fds.h"
-#include "os/memory.h"
-#include "os/proc.h"
 #include "os/signals.h"
 #include "os/socket.h"
 #include "os/sys.h"
-#include "process/child.h"
 
 #define TO(state) (1u << (state))
 
@@ -39,7 +35,8 @@ static const unsigned next_states[] = {
     [FM__TEMPLATE_AWAY] = TO(FM__TEMPLATE_CLOSED),
 };
 
-/* ---------------------------------------------------------------- the states */
+/* ---------------------------------------------------------------- the states
+ */
 
 static bool enter(fm_template *template, enum fm__template_state to)
 {
@@ -105,20 +102,6 @@ static void stop_talking(fm_template *template)
     fm__fd_close(&template->fd);
 }
 
-static void drop_unsent(fm_template *template)
-{
-    while (template->unsent) {
-        struct fm__unsent *unsent = template->unsent;
-
-        template->unsent = unsent->next;
-        for (size_t i = 0; i < unsent->n_fds; i++)
-            fm__fd_close(&unsent->fds[i]);
-        fm__sys.free(unsent);
-    }
-    template->last_unsent = NULL;
-    template->n_unsent = 0;
-}
-
 /* Those that were asked for will get no child. */
 static void refuse_asked(fm_template *template)
 {
@@ -145,7 +128,7 @@ static void fail(fm_template *template)
 {
     if (!enter(template, FM__TEMPLATE_FAILED))
         return;
-    drop_unsent(template);
+    fm__template_drop_unsent(template);
     refuse_waiting(template);
     if (template->process && !template->is_over)
         fm__future_stop(template->process, FM__STOP_FORCED, FM_CANCELLED,
@@ -153,208 +136,11 @@ static void fail(fm_template *template)
     tell(template);
 }
 
-/* ------------------------------------------------------------------ sending */
-
-static struct fm__asked *next_asked(fm_template *template)
+void fm__template_fail(fm_template *template, enum fm_kind kind, int rc,
+                       const char *message)
 {
-    unsigned at =
-        (template->first_asked + template->n_asked) % FM__ASKED_MAX;
-
-    return &template->asked[at];
-}
-
-int fm__template_send(fm_template *template, struct fm__letter *letter,
-                      fm_future *future)
-{
-    struct fm__asked *asked = next_asked(template);
-    struct fm__command *command = &letter->command;
-    struct iovec parts[4];
-    int n = 0;
-    long rc;
-
-    if (template->fd < 0 || template->n_asked == FM__ASKED_MAX)
-        return FM_ECLOSED;
-    command->magic = FM__COMMAND_MAGIC;
-    command->seq = template->seq;
-    command->n_fds = (uint32_t)letter->n_fds;
-    parts[n++] = (struct iovec){command, sizeof *command};
-    for (int i = 0; i < 3; i++) {
-        if (letter->parts[i].iov_len > 0)
-            parts[n++] = letter->parts[i];
-    }
-    rc = fm__socket_send(template->fd, parts, n, letter->fds, letter->n_fds);
-    if (rc < 0)
-        return (int)rc;
-    *asked = (struct fm__asked){.seq = template->seq++,
-                                .type = (enum fm__command_type)command->type,
-                                .future = future};
-    template->n_asked++;
-    return 0;
-}
-
-int fm__letter_put_payload(struct fm__letter *letter, const void *data,
-                           size_t len)
-{
-    size_t done = 0;
-    int fd;
-
-    letter->command.len = len;
-    if (len <= FM__COMMAND_INLINE) {
-        letter->parts[2] = (struct iovec){(void *)(uintptr_t)data, len};
-        return 0;
-    }
-    fd = fm__fd_take(fm__memory_open_file(len));
-    if (fd < 0)
-        return fd;
-    letter->file = fd;
-    letter->fds[letter->n_fds++] = fd;
-    letter->command.flags |= FM__WITH_FILE;
-    while (done < len) {
-        ssize_t n =
-            fm__sys.write(fd, (const char *)data + done, len - done);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
-void fm__letter_init(struct fm__letter *letter, enum fm__command_type type,
-                     uint32_t kind)
-{
-    memset(letter, 0, sizeof *letter);
-    letter->command.type = (uint16_t)type;
-    letter->command.kind = kind;
-    letter->file = -1;
-}
-
-void fm__letter_done(struct fm__letter *letter)
-{
-    fm__fd_close(&letter->file);
-}
-
-static int say_hello(fm_template *template)
-{
-    fm_engine *engine = template->engine;
-    struct fm__letter letter;
-    struct fm__hello hello;
-    int rc;
-
-    memset(&hello, 0, sizeof hello);
-    hello.size = sizeof(struct fm__fork_order);
-    hello.depth = fm__child_depth();
-    hello.channel = fm__channel_get_size();
-    (void)snprintf(hello.version, sizeof hello.version, "%s", FM_VERSION);
-    hello.host = fm__sys.getpid();
-    hello.host_group = fm__sys.getpgrp();
-    fm__letter_init(&letter, FM__COMMAND_HELLO, 0);
-    letter.fds[letter.n_fds++] = engine->bell.ring_fd;
-    (void)fm__letter_put_payload(&letter, &hello, sizeof hello);
-    rc = fm__template_send(template, &letter, NULL);
-    fm__letter_done(&letter);
-    return rc;
-}
-
-static int send_call(fm_template *template, const struct fm__unsent *unsent)
-{
-    struct fm__letter letter;
-    int rc;
-
-    fm__letter_init(&letter, FM__COMMAND_CALL, unsent->kind);
-    rc = fm__letter_put_payload(&letter, unsent->data, unsent->len);
-    for (size_t i = 0; i < unsent->n_fds; i++)
-        letter.fds[letter.n_fds++] = unsent->fds[i];
-    if (rc == 0)
-        rc = fm__template_send(template, &letter, NULL);
-    fm__letter_done(&letter);
-    return rc;
-}
-
-/* As much as it takes now. */
-static void send_unsent(fm_template *template)
-{
-    while (template->unsent && template->state == FM__TEMPLATE_READY &&
-           template->n_asked < FM__ASKED_MAX) {
-        struct fm__unsent *unsent = template->unsent;
-        int rc = send_call(template, unsent);
-
-        if (rc == -EAGAIN)
-            return; /* when something has been answered */
-        if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
-            set_failure(template, FM_SPAWN, rc, fm_strerror(rc));
-            fail(template);
-            return;
-        }
-        template->unsent = unsent->next;
-        if (!unsent->next)
-            template->last_unsent = NULL;
-        template->n_unsent--;
-        for (size_t i = 0; i < unsent->n_fds; i++)
-            fm__fd_close(&unsent->fds[i]);
-        fm__sys.free(unsent);
-    }
-}
-
-static int copy_fds(struct fm__unsent *unsent, const int *fds, size_t n_fds)
-{
-    for (size_t i = 0; i < n_fds; i++) {
-        int fd = fm__fd_take(fm__fd_copy(fds[i], FM__FD_LOWEST));
-
-        if (fd < 0)
-            return fd;
-        unsent->fds[unsent->n_fds++] = fd;
-    }
-    return 0;
-}
-
-static int add_call(fm_template *template, const struct fm__errand *errand,
-                    const int *fds, size_t n_fds)
-{
-    struct fm__unsent *unsent;
-    int rc;
-
-    unsent = fm__sys.malloc(sizeof *unsent + errand->len);
-    if (!unsent)
-        return -ENOMEM;
-    memset(unsent, 0, sizeof *unsent);
-    unsent->kind = errand->kind;
-    unsent->len = errand->len;
-    if (errand->len > 0)
-        memcpy(unsent->data, errand->data, errand->len);
-    rc = copy_fds(unsent, fds, n_fds);
-    if (rc < 0) {
-        while (unsent->n_fds > 0)
-            fm__fd_close(&unsent->fds[--unsent->n_fds]);
-        fm__sys.free(unsent);
-        return rc;
-    }
-    if (template->last_unsent)
-        template->last_unsent->next = unsent;
-    else
-        template->unsent = unsent;
-    template->last_unsent = unsent;
-    template->n_unsent++;
-    send_unsent(template);
-    return 0;
-}
-
-int fm__template_call(fm_template *template, const struct fm__errand *errand,
-                      const int *fds, size_t n_fds)
-{
-    fm_engine *engine = template->engine;
-    int rc;
-
-    if (fm__template_is_lost(template) || !fm__engine_is_ours(engine) ||
-        engine->closed)
-        return FM_ECLOSED;
-    if (n_fds > FM__COMMAND_FDS - 1)
-        return -EINVAL;
-    if (!fm__engine_enter(engine))
-        return FM_EBUSY;
-    rc = add_call(template, errand, fds, n_fds);
-    fm__engine_leave(engine);
-    return rc;
+    set_failure(template, kind, rc, message);
+    fail(template);
 }
 
 /* ------------------------------------------------------------------ hearing */
@@ -365,8 +151,8 @@ static void distrust(fm_template *template)
     set_failure(template, FM_PROTOCOL, FM_EPROTOCOL,
                 "the template has answered with bytes that are not ours");
     stop_talking(template);
-    refuse_asked(template);
     fail(template);
+    refuse_asked(template);
 }
 
 /* A command has failed: the first error is the template's. */
@@ -376,14 +162,13 @@ static void take_error(fm_template *template, const struct fm__reply *reply,
     struct fm__template_failure *failure = &template->failure;
 
     if (!failure->message) {
-        failure->kind =
-            reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR;
+        failure->kind = reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR;
         failure->error_code = reply->rc;
         failure->exit_code = -1;
         failure->message = copy_text(texts, reply->message_len);
         if (reply->traceback_len > 0)
-            failure->traceback = copy_text(texts + reply->message_len,
-                                           reply->traceback_len);
+            failure->traceback =
+                copy_text(texts + reply->message_len, reply->traceback_len);
     }
     fail(template);
 }
@@ -462,7 +247,7 @@ static void go_on(fm_template *template)
     fm_engine *engine = template->engine;
     unsigned room = FM__ASKED_MAX - template->n_asked;
 
-    send_unsent(template);
+    fm__template_send_unsent(template);
     while (template->waiting.first && room > 0 && !template->unsent &&
            template->state == FM__TEMPLATE_READY) {
         fm_future *future = template->waiting.first;
@@ -520,24 +305,23 @@ static void describe_end(fm_template *template)
     failure->pid = end->pid;
 }
 
-/* The process is gone and its outcome decided.  What it has answered before
- * counts. */
-void fm__template_ended(fm_template *template)
+void fm__template_hear_all(fm_template *template)
 {
     while (hear_one(template))
         ;
+}
+
+/* The process is gone and its outcome decided. */
+void fm__template_ended(fm_template *template)
+{
+    fm__template_hear_all(template);
     template->is_over = true;
     template->process->serves = NULL;
     stop_talking(template);
     describe_end(template);
-    refuse_asked(template);
-    if (template->state == FM__TEMPLATE_CLOSED) {
-        refuse_waiting(template);
-        tell(template);
-    }
     fail(template);
-    if (template->state == FM__TEMPLATE_AWAY)
-        tell(template);
+    refuse_asked(template);
+    tell(template);
     fm__template_unref(template); /* that of the process */
 }
 
@@ -547,7 +331,7 @@ static void close_template(fm_template *template, int64_t grace_ns)
 
     if (!enter(template, FM__TEMPLATE_CLOSED))
         return;
-    drop_unsent(template);
+    fm__template_drop_unsent(template);
     refuse_waiting(template);
     if (template->fd >= 0) /* it carries out what it was sent, then ends */
         (void)fm__socket_end(template->fd);
@@ -580,7 +364,7 @@ void fm__template_release(fm_template *template)
     if (!enter(template, FM__TEMPLATE_AWAY))
         return;
     stop_talking(template);
-    drop_unsent(template);
+    fm__template_drop_unsent(template);
     refuse_waiting(template);
 }
 
@@ -592,7 +376,7 @@ void fm__templates_close(fm_engine *engine)
         next = t->next;
         t->refs++;
         (void)enter(t, FM__TEMPLATE_CLOSED);
-        drop_unsent(t);
+        fm__template_drop_unsent(t);
         refuse_waiting(t);
         while (t->n_asked > 0 && t->fd >= 0 && hear_one(t))
             ;
@@ -600,7 +384,44 @@ void fm__templates_close(fm_engine *engine)
     }
 }
 
-/* ------------------------------------------------------------ first and last */
+static void drop_channels(fm_template *template)
+{
+    while (template->idle) {
+        struct fm__channel *channel = template->idle;
+
+        template->idle = channel->next;
+        /* In a forked process nothing of it is ours but the memory. */
+        if (fm__engine_is_ours(template->engine))
+            fm__channel_close(channel);
+        fm__sys.free(channel);
+    }
+    template->n_idle = 0;
+}
+
+void fm__templates_drop(fm_engine *engine)
+{
+    for (fm_template *t = engine->templates; t; t = t->next) {
+        refuse_asked(t);
+        stop_talking(t);
+        drop_channels(t);
+    }
+}
+
+/* One that rests is heard of when it dies, but nobody waits for that. */
+bool fm__templates_are_busy(const fm_engine *engine)
+{
+    for (const fm_template *t = engine->templates; t; t = t->next) {
+        if (!t->is_over &&
+            (t->state == FM__TEMPLATE_STARTING ||
+             t->state == FM__TEMPLATE_FAILED ||
+             t->state == FM__TEMPLATE_CLOSED || t->n_asked > 0 || t->unsent))
+            return true;
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------ first and last
+ */
 
 static void unlink_template(fm_template *template)
 {
@@ -616,15 +437,11 @@ static void free_template(fm_template *template)
 {
     fm_engine *engine = template->engine;
 
-    stop_talking(template);
-    drop_unsent(template);
-    while (template->idle) {
-        struct fm__channel *channel = template->idle;
-
-        template->idle = channel->next;
-        fm__channel_close(channel);
-        fm__sys.free(channel);
+    if (fm__engine_is_ours(engine)) {
+        stop_talking(template);
+        fm__template_drop_unsent(template);
     }
+    drop_channels(template);
     unlink_template(template);
     fm_future_unref(template->process);
     fm__sys.free(template->failure.message);
@@ -688,10 +505,12 @@ int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
     template->refs = 1;
     template->fd = -1;
     template->engine = engine;
+    template->on_change = opts->on_change;
+    template->ud = opts->cb_ud;
     engine->refs++;
     rc = open_socket(template, &child_end);
     if (rc == 0)
-        rc = say_hello(template);
+        rc = fm__template_say_hello(template);
     if (rc == 0) {
         template->next = engine->templates;
         template->link = &engine->templates;
@@ -710,13 +529,6 @@ int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
     *ret_template = template;
     fm__engine_leave(engine);
     return 0;
-}
-
-void fm__template_set_change(fm_template *template, fm__template_cb cb,
-                             void *ud)
-{
-    template->on_change = cb;
-    template->ud = ud;
 }
 
 enum fm__template_state fm__template_get_state(const fm_template *template)

@@ -85,6 +85,14 @@ struct fm__letter {
 };
 
 /* template.c */
+void fm__template_fail(fm_template *template, enum fm_kind kind, int rc,
+                       const char *message);
+
+/* template_talk.c */
+int fm__template_say_hello(fm_template *template);
+/* Calls that wait, as far as there is room for them. */
+void fm__template_send_unsent(fm_template *template);
+void fm__template_drop_unsent(fm_template *template);
 void fm__letter_init(struct fm__letter *letter, enum fm__command_type type,
                      uint32_t kind);
 void fm__letter_done(struct fm__letter *letter);
@@ -113,9 +121,15 @@ void fm__template_give_channel(struct fm__channel *channel, bool reusable);
 int fm__template_ask(fm_future *future);
 /* The future wants its child no more, which it has not got yet. */
 void fm__template_forsake(fm_future *future);
+/* The process is gone, and not reaped: what it has answered before counts, and
+ * takes the children that it has forked out of its group. */
+void fm__template_hear_all(fm_template *template);
 /* The process of this template has ended. */
 void fm__template_ended(fm_template *template);
-/* The engine closes. */
+/* Something is to come of one of them. */
+bool fm__templates_are_busy(const fm_engine *engine);
+/* The engine closes; and has closed. */
 void fm__templates_close(fm_engine *engine);
+void fm__templates_drop(fm_engine *engine);
 
 #endif

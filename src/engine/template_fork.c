@@ -124,8 +124,8 @@ static int send_order(fm_template *template, fm_future *future,
     fill_order(&order, future);
     order.name_len = (uint32_t)name_len(future);
     letter->parts[0] = (struct iovec){&order, sizeof order};
-    letter->parts[1] = (struct iovec){(void *)(uintptr_t)future->opts.name,
-                                      order.name_len};
+    letter->parts[1] =
+        (struct iovec){(void *)(uintptr_t)future->opts.name, order.name_len};
     rc = fm__letter_put_payload(letter, errand->data, errand->len);
     if (rc < 0)
         return rc;
@@ -194,6 +194,10 @@ void fm__template_take_child(fm_template *template,
         fm__attempt_launched(future, reply->pid);
         return;
     }
+    if (fm__template_is_lost(template)) {
+        fm__template_refuse(template, future);
+        return;
+    }
     fm__attempt_unmade(future, FM_SPAWN,
                        reply->rc < 0 ? reply->rc : FM_EPROTOCOL,
                        reply->message_len > 0 ? texts : NULL);
@@ -256,7 +260,7 @@ int fm__template_spawn(fm_template *template, const struct fm_job_opts *opts,
                        const struct fm__errand *errand, fm_future **ret_future)
 {
     fm_engine *engine = template->engine;
-    struct fm__work work = {.origin = template, .errand = errand, .socket = -1};
+    struct fm__work work = {.origin = template, .errand = errand};
     int rc;
 
     if (!fm__engine_is_ours(engine) || engine->closed)

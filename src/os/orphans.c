@@ -23,13 +23,13 @@ static bool come_here(void)
            is_subreaper != 0;
 }
 
-bool fm__orphans_reap(pid_t group)
+bool fm__orphans_reap(pid_t group, bool are_ours)
 {
     const struct timespec pause = fm__clock_spec(PAUSE_NS);
     struct rusage usage;
     int status;
 
-    if (!come_here())
+    if (!are_ours && !come_here())
         return false;
     for (int i = 0; i < PAUSES_MAX; i++) {
         while (fm__sys.wait4(-group, &status, WNOHANG, &usage) > 0)

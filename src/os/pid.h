@@ -18,14 +18,16 @@
 #include <sys/types.h>
 
 struct fm__pid {
-    pid_t pid;        /* 0: none */
-    int fd;           /* pidfd, or -1 */
-    unsigned n_asked; /* for a status that somebody else has taken */
+    pid_t pid;         /* 0: none */
+    int fd;            /* pidfd, or -1 */
+    unsigned n_asked;  /* for a status that somebody else has taken */
+    bool has_siblings; /* in its group there may be children of ours which we
+                          do not know: reaped with it */
 };
 
 #define FM__PID_INIT                                                           \
     {                                                                          \
-        0, -1, 0                                                               \
+        0, -1, 0, false                                                        \
     }
 
 /* How a process ended.  `known` is false when someone else took the status

@@ -179,7 +179,8 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
     if (rc != -ESRCH)
         rc = fm__pid_signal_group(pid, 0);
     *ret_group_empty =
-        rc == -ESRCH || (taken > 0 && fm__orphans_reap(pid->pid));
+        rc == -ESRCH ||
+        (taken > 0 && fm__orphans_reap(pid->pid, pid->has_siblings));
     *ret = status;
     return 1;
 }

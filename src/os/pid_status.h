@@ -39,8 +39,9 @@ static inline void fm__status_usage(const struct rusage *usage,
  * would be its zombies.  Reap those of `group`, whose leader we have reaped
  * just now and whose members have got SIGKILL: so the number is theirs.  Other
  * orphans are the host's.  Returns true when nobody is left; waits for that a
- * hundredth of a second at most, and in no other host.
+ * hundredth of a second at most, and in no other host, unless they are known to
+ * be our own children.
  */
-bool fm__orphans_reap(pid_t group);
+bool fm__orphans_reap(pid_t group, bool are_ours);
 
 #endif

@@ -70,8 +70,9 @@ int fm__pid_reap(struct fm__pid *pid, struct fm__exit_status *ret,
             fm__status_usage(&usage, ret);
         }
     }
-    *ret_group_empty = fm__pid_signal_group(pid, 0) == -ESRCH ||
-                       (gone > 0 && fm__orphans_reap(pid->pid));
+    *ret_group_empty =
+        fm__pid_signal_group(pid, 0) == -ESRCH ||
+        (gone > 0 && fm__orphans_reap(pid->pid, pid->has_siblings));
     return 1;
 }
 

@@ -182,3 +182,8 @@ long fm__socket_recv(int fd, void *data, size_t len, int *ret_fds,
     }
     return rc < 0 ? rc : got;
 }
+
+int fm__socket_end(int fd)
+{
+    return fm__sys.shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
+}

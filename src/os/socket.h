@@ -42,4 +42,7 @@ long fm__socket_send(int fd, const struct iovec *parts, int n_parts,
 long fm__socket_recv(int fd, void *data, size_t len, int *ret_fds,
                      size_t *n_fds);
 
+/* Nothing more is sent: the peer meets the end.  0 or -errno. */
+int fm__socket_end(int fd);
+
 #endif

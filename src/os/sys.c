@@ -376,11 +376,11 @@ static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
         .close = sys_close, .count_unread = sys_count_unread,                  \
         .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open, .fstat = fstat,  \
         .read = read, .write = write, .socketpair = socketpair,                \
-        .sendmsg = sendmsg, .recvmsg = recvmsg, .poll = sys_poll,              \
-        .mmap = mmap, .munmap = munmap, .madvise = sys_madvise,                \
-        .kill = sys_kill, .kill_if_any = sys_kill_if_any,                      \
-        .setpgid = sys_setpgid, .ftruncate = ftruncate, .execve = execve,      \
-        .sigaction = sys_sigaction,                                            \
+        .shutdown = shutdown, .sendmsg = sendmsg, .recvmsg = recvmsg,          \
+        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
+        .madvise = sys_madvise, .kill = sys_kill,                              \
+        .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
+        .ftruncate = ftruncate, .execve = execve, .sigaction = sys_sigaction,  \
         .pthread_sigmask = sys_sigmask, .sigaltstack = sys_sigaltstack,        \
         .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
         .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \

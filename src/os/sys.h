@@ -46,6 +46,7 @@ struct pollfd;
     X(int, fstat, (int fd, struct stat *st))                                   \
     X(ssize_t, read, (int fd, void *data, size_t len))                         \
     X(ssize_t, write, (int fd, const void *data, size_t len))                  \
+    X(int, shutdown, (int fd, int how))                                        \
     X(int, socketpair, (int domain, int type, int protocol, int fds[2]))       \
     X(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags))     \
     X(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags))           \

@@ -24,13 +24,18 @@ struct front {
 _Static_assert(offsetof(struct front, bytes) < PAGE_SIZE / 2,
                "a small result fits the first page");
 
+size_t fm__channel_get_size(void)
+{
+    return PAGE_SIZE + FM__RING_SIZE;
+}
+
 static void begin(struct fm__channel *channel)
 {
     memset(channel, 0, sizeof *channel);
     channel->fd = -1;
     channel->lifeline = (struct fm__lifeline)FM__LIFELINE_INIT;
     channel->anchor = (struct fm__lifeline)FM__LIFELINE_INIT;
-    channel->map_len = PAGE_SIZE + FM__RING_SIZE;
+    channel->map_len = fm__channel_get_size();
 }
 
 static void lay_out(struct fm__channel *channel)

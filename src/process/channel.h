@@ -57,6 +57,9 @@ void fm__channel_clear(struct fm__channel *channel);
 /* Ready for a worker of a map. */
 void fm__channel_clear_post(struct fm__channel *channel);
 
+/* Bytes that one maps. */
+size_t fm__channel_get_size(void);
+
 /* What a child gets of it, for fm__forking_begin(). */
 struct fm__offer fm__channel_get_offer(const struct fm__channel *channel);
 

@@ -234,8 +234,16 @@ void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud)
  * the kernel knows whom to kill when the host dies. */
 static int come_alive(struct fm_child *child, const char **ret_step)
 {
-    int rc;
+    const struct fm__launch *launch = child->launch;
+    int rc = 0;
 
+    /* Until the host knows it, one that a template has forked stays in the
+     * template's group, with which it ends. */
+    *ret_step = "gate";
+    if (launch->is_sibling)
+        rc = fm__flight_pass_gate(child->channel->flight, child->parent);
+    if (rc < 0)
+        return rc;
     *ret_step = "setpgid";
     if (fm__sys.setpgid(0, 0) < 0)
         return -errno;
@@ -247,7 +255,7 @@ static int come_alive(struct fm_child *child, const char **ret_step)
         *ret_step = "lifeline";
         rc = fm__lifeline_arm(&child->channel->lifeline, child->pid);
     }
-    if (rc == 0) {
+    if (rc == 0 && !launch->is_sibling) {
         *ret_step = "gate";
         rc = fm__flight_pass_gate(child->channel->flight, child->parent);
     }
@@ -476,6 +484,7 @@ static _Noreturn void sibling_main(const struct fm__launch *launch,
     fm__fd_close(&channel_fd);
     channel.lifeline = lifeline;
     own.channel = &channel;
+    own.is_sibling = true;
     child_main(&own, host);
 }
 
@@ -581,6 +590,11 @@ int fm_child_refuse(fm_child *child, const char *path, const char *message)
 int fm_child_exceed(fm_child *child, const char *limit, const char *message)
 {
     return say(child, FM__FRAME_EXCEED, limit, message);
+}
+
+int fm__child_get_socket(const fm_child *child)
+{
+    return child->launch->socket;
 }
 
 void fm_child_note(fm_child *child, const char *where)

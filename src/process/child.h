@@ -36,7 +36,9 @@ struct fm__launch {
     bool is_worker;        /* limits the time of its items, or calls, itself */
     struct fm__desk *desk; /* of a worker of a pool, or NULL */
     struct fm__bell desk_bell;
+    bool is_sibling;       /* forked by a template */
     unsigned depth;        /* children of children: that of the parent */
+    int socket;            /* of a template, by which it is asked; -1: none */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
@@ -65,6 +67,9 @@ void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud);
 unsigned fm__child_depth(void);
 /* What the host of this template has. */
 void fm__child_set_depth(unsigned n);
+
+/* See struct fm__launch. */
+int fm__child_get_socket(const fm_child *child);
 
 /* See fm__process_get_job(). */
 void *fm__child_get_job(void);
