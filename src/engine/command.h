@@ -37,6 +37,7 @@ enum fm__command_flag {
     FM__WITH_LIFELINE = 4, /* its read end */
     FM__WITH_OUTPUT = 8,   /* where standard output goes, */
     FM__WITH_ERRORS = 16,  /* and standard error */
+    FM__WITH_DESK = 64,    /* of a worker of a pool, and its bell */
     FM__WITH_SOCKET = 32   /* by which the child is a template itself */
 };
 

@@ -14,6 +14,7 @@
 #include "engine/bind.h"
 #include "engine/engine.h"
 #include "engine/line.h"
+#include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/memory.h"
@@ -22,12 +23,16 @@
 
 /* ------------------------------------------------------------------- desk */
 
-/* The one place where the memory of a desk comes from. */
-static int make_desk(struct fm__duplex *duplex)
+/* With the desk, or errno. */
+static int begin_desk(struct fm__duplex *duplex)
 {
-    duplex->desk = fm__memory_share(FM__DESK_SIZE);
+    int rc;
+
     if (!duplex->desk)
         return -errno;
+    rc = fm__bell_open(&duplex->bell);
+    if (rc < 0)
+        return rc;
     /* The mapping is fresh, so the ring is empty and all slots are free. */
     memset(&duplex->tray, 0, sizeof duplex->tray);
     fm__ring_init(&duplex->tray.ring, &duplex->desk->ring,
@@ -47,6 +52,7 @@ void fm__duplex_close(struct fm__duplex *duplex)
                               fm__desk_word(call->number, FM__DESK_BEGUN);
     }
     fm__bell_close(&duplex->bell);
+    fm__fd_close(&duplex->file);
     fm__memory_unshare(duplex->desk, FM__DESK_SIZE);
     duplex->desk = NULL;
     duplex->n_pours = 0;
@@ -57,15 +63,31 @@ int fm__duplex_open(struct fm__duplex *duplex)
     int rc;
 
     fm__duplex_close(duplex); /* of a child that has not begun its job */
-    rc = make_desk(duplex);
-    if (rc == 0)
-        rc = fm__bell_open(&duplex->bell);
+    duplex->desk = fm__memory_share(FM__DESK_SIZE);
+    rc = begin_desk(duplex);
     if (rc == 0)
         rc = fm__memory_inherit(duplex->desk, FM__DESK_SIZE, true);
     if (rc < 0)
         fm__duplex_close(duplex);
     else
         fm__fd_keep(duplex->bell.hear_fd, true);
+    return rc;
+}
+
+int fm__duplex_open_file(struct fm__duplex *duplex)
+{
+    int rc;
+
+    fm__duplex_close(duplex);
+    duplex->file = fm__fd_take(fm__memory_open_file(FM__DESK_SIZE));
+    if (duplex->file < 0)
+        return duplex->file;
+    duplex->desk = fm__memory_map_file(duplex->file, FM__DESK_SIZE);
+    rc = begin_desk(duplex);
+    if (rc < 0) {
+        fm__fd_close(&duplex->file);
+        fm__duplex_close(duplex);
+    }
     return rc;
 }
 
@@ -356,34 +378,62 @@ void fm__duplex_listen(fm_future *future)
 
 /* -------------------------------------------------------------------- life */
 
-int fm__spawn_duplex(fm_engine *engine, const struct fm_job_opts *opts,
-                     fm_job_fn fn, void *ud, fm_future **ret_future)
+static int new_duplex(struct fm__duplex **ret_duplex)
 {
-    struct fm__work work = {.fn = fn, .ud = ud};
+    struct fm__duplex *duplex = fm__sys.calloc(1, sizeof *duplex);
+
+    if (!duplex)
+        return -ENOMEM;
+    fm__messages_init(&duplex->messages);
+    duplex->bell = (struct fm__bell)FM__BELL_INIT;
+    duplex->file = -1;
+    for (size_t i = FM__DESK_SLOTS; i > 0; i--)
+        duplex->free[duplex->n_free++] = (unsigned char)(i - 1);
+    *ret_duplex = duplex;
+    return 0;
+}
+
+static int spawn(fm_engine *engine, const struct fm_job_opts *opts,
+                 struct fm__work *work, fm_future **ret_future)
+{
     int rc;
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
-    if (!fn || (opts && (fm_job_opts_error(opts) || opts->retries > 0)))
+    if (opts && (fm_job_opts_error(opts) || opts->retries > 0))
         return -EINVAL;
-    work.duplex = fm__sys.calloc(1, sizeof *work.duplex);
-    if (!work.duplex)
-        return -ENOMEM;
-    fm__messages_init(&work.duplex->messages);
-    work.duplex->bell = (struct fm__bell)FM__BELL_INIT;
-    for (size_t i = FM__DESK_SLOTS; i > 0; i--)
-        work.duplex->free[work.duplex->n_free++] = (unsigned char)(i - 1);
+    rc = new_duplex(&work->duplex);
+    if (rc < 0)
+        return rc;
     rc = fm__engine_enter(engine) ? 0 : FM_EBUSY;
     if (rc == 0) {
-        rc = fm__spawn(engine, opts, &work, ret_future);
+        rc = fm__spawn(engine, opts, work, ret_future);
         if (rc < 0)
             fm__engine_exit(engine);
         else
             fm__engine_leave(engine);
     }
     if (rc < 0)
-        fm__duplex_free(work.duplex);
+        fm__duplex_free(work->duplex);
     return rc;
+}
+
+int fm__spawn_duplex(fm_engine *engine, const struct fm_job_opts *opts,
+                     fm_job_fn fn, void *ud, fm_future **ret_future)
+{
+    struct fm__work work = {.fn = fn, .ud = ud};
+
+    return fn ? spawn(engine, opts, &work, ret_future) : -EINVAL;
+}
+
+int fm__template_spawn_duplex(fm_template *template,
+                              const struct fm_job_opts *opts,
+                              const struct fm__errand *errand,
+                              fm_future **ret_future)
+{
+    struct fm__work work = {.origin = template, .errand = errand};
+
+    return spawn(template->engine, opts, &work, ret_future);
 }
 
 void fm__duplex_on_news(fm_future *future, fm__news_cb cb, void *ud)

@@ -15,6 +15,7 @@
 #ifndef FM_ENGINE_DUPLEX_H
 #define FM_ENGINE_DUPLEX_H
 
+#include "engine/bind.h"
 #include "fork_map.h"
 #include "wire/frame.h"
 #include "wire/sink.h"
@@ -29,6 +30,12 @@ typedef void (*fm__news_cb)(fm_future *future, void *ud);
  * when their worker has ended. */
 int fm__spawn_duplex(fm_engine *engine, const struct fm_job_opts *opts,
                      fm_job_fn fn, void *ud, fm_future **ret_future);
+
+/* The same in a process forked off the template, where the errand is run. */
+int fm__template_spawn_duplex(fm_template *template,
+                              const struct fm_job_opts *opts,
+                              const struct fm__errand *errand,
+                              fm_future **ret_future);
 
 /* Register the one listener. */
 void fm__duplex_on_news(fm_future *future, fm__news_cb cb, void *ud);

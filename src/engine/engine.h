@@ -134,13 +134,13 @@ struct fm_engine {
     unsigned n_holding;               /* watchers for which steps wait */
     struct fm__watcher *next_watcher; /* in the batch that is heard */
     struct fm_template *templates;
-    unsigned n_templates;             /* of n_running */
-    fm_map *maps;                     /* that are not over */
-    bool has_news;                    /* for who waits for a map, or messages */
-    bool is_due;                      /* the binding has something to take */
-    bool rests;                       /* a step waits though nothing is alive */
-    int64_t start_until; /* when this step starts no more jobs; 0: never */
-    int64_t alarm_at;    /* when the binding has work of its own; 0: never */
+    unsigned n_templates; /* of n_running */
+    fm_map *maps;         /* that are not over */
+    bool has_news;        /* for who waits for a map, or messages */
+    bool is_due;          /* the binding has something to take */
+    bool rests;           /* a step waits though nothing is alive */
+    int64_t start_until;  /* when this step starts no more jobs; 0: never */
+    int64_t alarm_at;     /* when the binding has work of its own; 0: never */
     uint64_t next_job;
     uint64_t random[2];
     struct fm_engine_stats stats;
@@ -303,6 +303,8 @@ static inline unsigned fm__engine_count_jobs(const fm_engine *engine)
 void fm__engine_start_one(fm_future *future);
 /* Start jobs while there are slots for them. */
 void fm__engine_start_queued(fm_engine *engine);
+/* Those whose back-off is over wait for their turn again. */
+void fm__engine_requeue(fm_engine *engine, int64_t now);
 /* One step, whoever asks for it; as fm_engine_step(). */
 int fm__engine_step(fm_engine *engine, int64_t timeout_ns);
 /* Run the callbacks of what has settled; returns how many. */

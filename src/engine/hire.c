@@ -15,8 +15,6 @@ static int hire(struct fm__member *member)
     const struct fm__work work = {
         .fn = fm__member_main, .ud = member, .member = member};
     struct fm_job_opts opts = map->opts.job;
-    struct fm__work work = {
-        .fn = fm__member_main, .ud = member, .member = member};
     int rc;
 
     opts.timeout_ns = 0;

@@ -56,6 +56,7 @@ struct fm__duplex_call {
 
 struct fm__duplex {
     struct fm__desk *desk; /* NULL: before the fork, and when it was reaped */
+    int file;              /* the desk's, until a template has it; or -1 */
     struct fm__tray tray;
     struct fm__bell bell; /* wakes a worker that sleeps in a poller */
     bool leaves, has_told;
@@ -72,6 +73,8 @@ struct fm__duplex {
 /* Before a fork, with everything given back when it fails; after it, in both
  * processes; and when the child was reaped, or none was made.  0 or -errno. */
 int fm__duplex_open(struct fm__duplex *duplex);
+/* The same for a child that a template forks. */
+int fm__duplex_open_file(struct fm__duplex *duplex);
 void fm__duplex_keep(const struct fm__duplex *duplex);
 void fm__duplex_close(struct fm__duplex *duplex);
 

@@ -187,6 +187,7 @@ struct gifts {
     struct fm__channel channel; /* its lifeline alone */
     struct fm__output outputs[2];
     int socket;
+    int desk_fd, desk_bell_fd;
 };
 
 static void drop_gifts(struct gifts *gifts)
@@ -195,6 +196,14 @@ static void drop_gifts(struct gifts *gifts)
     fm__fd_close(&gifts->outputs[0].write_fd);
     fm__fd_close(&gifts->outputs[1].write_fd);
     fm__fd_close(&gifts->socket);
+    fm__fd_close(&gifts->desk_fd);
+    fm__fd_close(&gifts->desk_bell_fd);
+}
+
+static void keep(int fd)
+{
+    if (fd >= 0)
+        fm__fd_keep(fd, true);
 }
 
 static int take_gifts(struct order *order, struct gifts *gifts)
@@ -206,6 +215,8 @@ static int take_gifts(struct order *order, struct gifts *gifts)
     gifts->outputs[0] = (struct fm__output)FM__OUTPUT_INIT;
     gifts->outputs[1] = (struct fm__output)FM__OUTPUT_INIT;
     gifts->socket = -1;
+    gifts->desk_fd = -1;
+    gifts->desk_bell_fd = -1;
     rc = take_fd(order, FM__WITH_LIFELINE, &gifts->channel.lifeline.read_fd);
     if (rc == 0)
         rc = take_fd(order, FM__WITH_OUTPUT, &gifts->outputs[0].write_fd);
@@ -213,14 +224,17 @@ static int take_gifts(struct order *order, struct gifts *gifts)
         rc = take_fd(order, FM__WITH_ERRORS, &gifts->outputs[1].write_fd);
     if (rc == 0)
         rc = take_fd(order, FM__WITH_SOCKET, &gifts->socket);
+    if (rc == 0)
+        rc = take_fd(order, FM__WITH_DESK, &gifts->desk_fd);
+    if (rc == 0)
+        rc = take_fd(order, FM__WITH_DESK, &gifts->desk_bell_fd);
     if (rc == 0 && gifts->channel.lifeline.read_fd < 0)
         rc = FM_EPROTOCOL;
-    for (int i = 0; i < 2; i++) {
-        if (gifts->outputs[i].write_fd >= 0)
-            fm__fd_keep(gifts->outputs[i].write_fd, true);
-    }
-    if (gifts->socket >= 0)
-        fm__fd_keep(gifts->socket, true);
+    keep(gifts->outputs[0].write_fd);
+    keep(gifts->outputs[1].write_fd);
+    keep(gifts->socket);
+    keep(gifts->desk_fd);
+    keep(gifts->desk_bell_fd);
     return rc;
 }
 
@@ -249,6 +263,10 @@ static void fill_launch(struct fm__launch *launch,
     launch->null_fd = server->null_fd;
     launch->depth = server->hello.depth;
     launch->socket = gifts->socket;
+    launch->is_worker = order->is_worker != 0;
+    launch->desk_fd = gifts->desk_fd;
+    launch->desk_bell.hear_fd = gifts->desk_bell_fd;
+    launch->desk_bell.ring_fd = gifts->desk_bell_fd;
 }
 
 static int check_threads(struct fm__server *server)

@@ -169,6 +169,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.is_worker = future->member || future->duplex;
     launch.depth = fm__child_depth();
     launch.socket = future->socket;
+    launch.desk_fd = -1;
     future->spawn_step = "desk";
     rc = future->duplex ? open_desk(future, &launch) : 0;
     if (rc < 0)

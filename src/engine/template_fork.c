@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "engine/line.h"
 #include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
@@ -97,7 +98,7 @@ static void fill_order(struct fm__fork_order *order, const fm_future *future)
     order->seed[1] = future->seed[1];
     order->channel = future->channel->id;
     order->attempt = future->attempt;
-    order->is_worker = future->member != NULL;
+    order->is_worker = future->member || future->duplex;
     order->opts = future->opts;
 }
 
@@ -134,6 +135,10 @@ static int send_order(fm_template *template, fm_future *future,
     add_fd(letter, future->outputs[0].write_fd, FM__WITH_OUTPUT);
     add_fd(letter, future->outputs[1].write_fd, FM__WITH_ERRORS);
     add_fd(letter, future->socket, FM__WITH_SOCKET);
+    if (future->duplex) {
+        add_fd(letter, future->duplex->file, FM__WITH_DESK);
+        add_fd(letter, future->duplex->bell.hear_fd, FM__WITH_DESK);
+    }
     return fm__template_send(template, letter, future);
 }
 
@@ -142,12 +147,19 @@ int fm__template_ask(fm_future *future)
     struct fm__letter letter;
     int rc;
 
+    if (future->duplex) {
+        rc = fm__duplex_open_file(future->duplex);
+        if (rc < 0)
+            return rc;
+    }
     fm__letter_init(&letter, FM__COMMAND_FORK, future->errand->kind);
     rc = send_order(future->origin, future, &letter);
     fm__letter_done(&letter);
     if (rc < 0)
         return rc;
-    fm__fd_close(&future->channel->fd); /* it has it now */
+    fm__fd_close(&future->channel->fd); /* it has them now */
+    if (future->duplex)
+        fm__fd_close(&future->duplex->file);
     future->is_asked = true;
     return 0;
 }

@@ -17,9 +17,7 @@
 
 #include "os/clock.h"
 #include "os/fds.h"
-#include "os/forking.h"
 #include "os/memory.h"
-#include "os/sibling.h"
 #include "os/signals.h"
 #include "os/sys.h"
 #include "process/lifeline.h"
@@ -372,7 +370,7 @@ static void put_in_order(struct fm_child *child)
         not_started(child, step, rc);
 }
 
-static _Noreturn void child_main(const struct fm__launch *launch, pid_t parent)
+_Noreturn void fm__child_main(const struct fm__launch *launch, pid_t parent)
 {
     struct fm_child child;
     int rc;
@@ -422,86 +420,6 @@ struct fm__serving *fm__child_get_serving(fm_child *child)
                          &launch->desk_bell);
     }
     return &child->serving;
-}
-
-/* Fork, and return 0 in the child. */
-typedef pid_t fork_fn(void);
-
-static pid_t fork_child(void)
-{
-    pid_t pid = fm__sys.fork();
-
-    return pid < 0 ? -errno : pid;
-}
-
-/* No handler of the host may run in the child, nor between the fork and the
- * moment when the child is known; nor while a child is offered something, which
- * the handler's own fork would take.  The child comes back with all signals
- * blocked. */
-static pid_t fork_offering(fork_fn *fork, const struct fm__offer *offer)
-{
-    sigset_t mask;
-    pid_t pid;
-    int rc = fm__signals_block(&mask);
-
-    if (rc < 0)
-        return rc;
-    pid = fm__forking_begin(offer);
-    if (pid == 0) {
-        pid = fork();
-        if (pid == 0) {
-            if (!fm__forking_took())
-                fm__exit_now(1); /* without its channel nobody can be told */
-            return 0;
-        }
-        fm__forking_end();
-    }
-    fm__signals_restore(&mask);
-    return pid;
-}
-
-int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
-{
-    struct fm__offer offer = fm__channel_get_offer(launch->channel);
-    pid_t parent = fm__sys.getpid();
-    pid_t pid = fork_offering(fork_child, &offer);
-
-    if (pid == 0)
-        child_main(launch, parent);
-    *ret_pid = pid;
-    return pid < 0 ? pid : 0;
-}
-
-static _Noreturn void sibling_main(const struct fm__launch *launch,
-                                   int channel_fd, pid_t host)
-{
-    struct fm__lifeline lifeline = launch->channel->lifeline;
-    struct fm__launch own = *launch;
-    struct fm__channel channel;
-
-    if (fm__channel_map(&channel, channel_fd) < 0)
-        fm__exit_now(1);
-    fm__fd_close(&channel_fd);
-    channel.lifeline = lifeline;
-    own.channel = &channel;
-    own.is_sibling = true;
-    child_main(&own, host);
-}
-
-int fm__child_fork_sibling(const struct fm__launch *launch, int channel_fd,
-                           pid_t *ret_pid)
-{
-    struct fm__offer offer = {.fd = launch->channel->lifeline.read_fd};
-    pid_t host = fm__sys.getppid();
-    pid_t pid;
-
-    fm__fd_keep(channel_fd, true);
-    pid = fork_offering(fm__sibling_fork, &offer);
-    if (pid == 0)
-        sibling_main(launch, channel_fd, host);
-    fm__fd_keep(channel_fd, false);
-    *ret_pid = pid;
-    return pid < 0 ? pid : 0;
 }
 
 /* -------------------------------------------------- for the job function */

@@ -36,9 +36,10 @@ struct fm__launch {
     bool is_worker;        /* limits the time of its items, or calls, itself */
     struct fm__desk *desk; /* of a worker of a pool, or NULL */
     struct fm__bell desk_bell;
-    bool is_sibling;       /* forked by a template */
-    unsigned depth;        /* children of children: that of the parent */
-    int socket;            /* of a template, by which it is asked; -1: none */
+    int desk_fd;     /* of a sibling's desk, which it maps; or -1 */
+    bool is_sibling; /* forked by a template */
+    unsigned depth;  /* children of children: that of the parent */
+    int socket;      /* of a template, by which it is asked; -1: none */
 };
 
 /* Fork.  Returns 0 with the child's number, or -errno.  In the parent the
@@ -51,6 +52,9 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid);
  * it.  Returns 0 with the child's number, or -errno. */
 int fm__child_fork_sibling(const struct fm__launch *launch, int channel_fd,
                            pid_t *ret_pid);
+
+/* For fork.c: all that a child does. */
+_Noreturn void fm__child_main(const struct fm__launch *launch, pid_t parent);
 
 /* For workers of a map; see worker.h. */
 struct fm__outbox *fm__child_get_outbox(fm_child *child);
