@@ -122,6 +122,22 @@ function M.chunks(list, size)
   return view
 end
 
+---A Lua file of a descriptor, such as one that came over a channel.  It belongs to the
+---file from now on, which closes it.
+---@param fd integer
+---@param mode? string as of io.open(); "r" when absent
+---@return file*? file
+---@return string? message
+---@return string? name such as "EBADF"
+function M.file(fd, mode)
+  if math.type(fd) ~= "integer" or fd < 0 then
+    error("fork_map.file: a descriptor is expected", 2)
+  elseif mode ~= nil and not (type(mode) == "string" and mode:find("^[rwa]%+?b?$")) then
+    error('fork_map.file: the mode must be one of io.open(), such as "r" or "w"', 2)
+  end
+  return core.file(fd, mode or "r")
+end
+
 ---@class fork_map.Worker
 ---@field id integer 1, 2, …; 0 for items that have no process of their own
 ---@field pid integer

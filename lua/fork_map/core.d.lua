@@ -334,6 +334,95 @@ function core.spawn(engine, options, cell, fn, ...) end
 ---@return table? cell of the first that was told of and not taken yet
 function core.next_settled(engine) end
 
+---@class fork_map.core.Link: userdata
+
+---Take over descriptors as one end of a channel; they may be the same.
+---@param read_fd integer
+---@param write_fd integer
+---@return fork_map.core.Link?
+---@return string? message
+---@return string? name
+function core.link(read_fd, write_fd) end
+
+---A new pair of sockets: one end, and the descriptor of the other.
+---@return fork_map.core.Link?
+---@return integer|string fd or message
+---@return string? name
+function core.link_pair() end
+
+---@param link fork_map.core.Link
+---@return integer? read_fd nil when it is closed
+---@return integer? write_fd
+function core.link_fds(link) end
+
+---Send a frame of values; what is on its way goes first.
+---@param link fork_map.core.Link
+---@param data string
+---@param format integer
+---@return "sent"|"begun"|"again"|nil state "begun": some of it went, "again": nothing did
+---@return string? message
+---@return string? name
+function core.link_send(link, data, format) end
+
+---@param link fork_map.core.Link
+---@param held fork_map.core.Held
+---@return "sent"|"begun"|"again"|nil state
+---@return string? message
+---@return string? name
+function core.link_send_fd(link, held) end
+
+---@param link fork_map.core.Link
+---@return boolean? done nothing is on its way any more
+---@return string? message
+---@return string? name
+function core.link_flush(link) end
+
+---@param link fork_map.core.Link
+---@return string|false|nil data false: not all of it is there
+---@return integer|string|nil format or message
+---@return string? name
+function core.link_recv(link) end
+
+---@param link fork_map.core.Link
+---@return integer|false|nil fd false: not all of it is there
+---@return string? message
+---@return string? name
+function core.link_recv_fd(link) end
+
+---@param link fork_map.core.Link
+function core.link_close(link) end
+
+---@class fork_map.core.Held: userdata
+
+---A copy of a descriptor that lives until it is closed or collected.
+---@param fd integer
+---@return fork_map.core.Held?
+---@return string? message
+---@return string? name
+function core.hold_fd(fd) end
+
+---An ordinary copy of a descriptor, close-on-exec.
+---@param fd integer
+---@return integer?
+---@return string? message
+---@return string? name
+function core.copy_fd(fd) end
+
+---@param fd integer
+function core.close_fd(fd) end
+
+---@param file file*
+---@return integer
+function core.fileno(file) end
+
+---A Lua file that closes the descriptor.
+---@param fd integer
+---@param mode string
+---@return file*?
+---@return string? message
+---@return string? name
+function core.file(fd, mode) end
+
 ---@class fork_map.core.Watch: userdata
 
 ---Have next_settled() give `entry` once, when the descriptor is ready.

@@ -11,6 +11,8 @@ local core = require "fork_map.core"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 
+local M = {}
+
 -- What the engine gives the loop when the descriptor is ready.
 local Entry = {}
 Entry.__index = Entry
@@ -33,6 +35,9 @@ function Watch:__close()
   if watch then
     core.unwatch(watch)
   end
+  if self.waits then
+    self.waits[self.entry] = nil
+  end
   cell.loop.n_watches = cell.loop.n_watches - 1
   cell.seen = true
   if not cell.is_settled and cell:fail(loops.new_cancelled_error()) then
@@ -48,15 +53,19 @@ local VERBS = {}
 ---@param fd integer
 ---@param mode "r"|"w"
 ---@param deadline? number a time of core.now()
+---@param waits? table<table, true> where it is listed for end_waits()
 ---@return boolean? ready nil when it cannot be waited for
 ---@return string? message
 ---@return string? name of the error, such as "EBADF"
-function loops.Loop:wait_fd(fd, mode, deadline)
+function loops.Loop:wait_fd(fd, mode, deadline, waits)
   self:check_open()
   local cell = cells.new(self, "fd", VERBS)
   local entry = setmetatable({ cell = cell }, Entry)
   self.n_watches = self.n_watches + 1
-  local _ <close> = setmetatable({ entry = entry, cell = cell }, Watch)
+  local _ <close> = setmetatable({ entry = entry, cell = cell, waits = waits }, Watch)
+  if waits then
+    waits[entry] = true
+  end
   local watch, message, name = core.watch(self.core, fd, mode, entry)
   if not watch then
     if name == "EPERM" then
@@ -70,3 +79,16 @@ function loops.Loop:wait_fd(fd, mode, deadline)
   end
   return is_ready
 end
+
+---End the waits that are listed here, as if their descriptors were ready: they are
+---not watched any more and may be closed.
+function M.end_waits(waits)
+  for entry in pairs(waits) do
+    if entry[1] then
+      core.unwatch(entry[1])
+    end
+    entry:take()
+  end
+end
+
+return M

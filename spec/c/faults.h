@@ -233,6 +233,9 @@ FAULTY_INT(sigaction,
            (sig, new, old))
 FAULTY_INT(pthread_sigmask, (int how, const sigset_t *set, sigset_t *old),
            (how, set, old))
+FAULTY_INT(sigpending, (sigset_t * set), (set))
+FAULTY(int, sigwait, (const sigset_t *set, int *ret_signal), (set, ret_signal),
+       EINVAL)
 FAULTY_INT(sigaltstack, (const stack_t *new, stack_t *old), (new, old))
 FAULTY_INT(setrlimit, (int resource, const struct rlimit *limit),
            (resource, limit))

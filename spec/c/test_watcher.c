@@ -273,6 +273,43 @@ TEST(an_event_of_a_slot_that_another_has_taken_is_not_heard)
     fm_engine_free(engine);
 }
 
+/* Adds another one of the same descriptor. */
+static void add_next(struct fm__watcher *watcher, unsigned events)
+{
+    struct seen *seen = watcher->ud;
+
+    seen->calls++;
+    seen->events = events;
+    if (seen->calls == 1)
+        CHECK_INT(fm__watcher_add(watcher->engine, seen->removes, watcher->fd,
+                                  FM__POLL_IN),
+                  0);
+}
+
+TEST(one_that_is_added_in_a_batch_hears_of_the_next)
+{
+    fm_engine *engine = new_engine();
+    struct seen a, b;
+
+    open_pair(&a);
+    b = a;
+    b.watcher.ud = &b;
+    a.watcher.fn = add_next;
+    a.removes = &b.watcher;
+    watch(engine, &a, FM__POLL_IN);
+    poke(&a);
+    CHECK_INT(fm_engine_step(engine, 0), 0);
+    CHECK_INT(a.calls, 1);
+    CHECK_INT(b.calls, 0);
+    CHECK_INT(fm_engine_step(engine, 0), 0);
+    CHECK_INT(a.calls, 2);
+    CHECK_INT(b.calls, 1);
+    fm__watcher_remove(&a.watcher);
+    fm__watcher_remove(&b.watcher);
+    close_pair(&a);
+    fm_engine_free(engine);
+}
+
 TEST(hundreds_of_watchers_are_each_told_of_their_own)
 {
     static struct seen all[300];

@@ -338,6 +338,7 @@ static int listen_once(fm_engine *engine, int64_t deadline)
             wait = 0;
     }
     n = fm__poller_wait(&engine->poller, events, EVENTS, wait);
+    engine->n_batches++;
     for (int i = 0; i < n; i++)
         hear(engine, &events[i]);
     if (n < 0 && n != -EINTR)

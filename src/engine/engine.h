@@ -132,6 +132,7 @@ struct fm_engine {
     struct fm__watched *watched; /* n_watched long; see watcher.c */
     unsigned n_watched, n_watchers;
     unsigned n_holding;               /* watchers for which steps wait */
+    unsigned n_batches;               /* of events, so far */
     struct fm__watcher *next_watcher; /* in the batch that is heard */
     struct fm_template *templates;
     unsigned n_templates; /* of n_running */

@@ -17,7 +17,7 @@
 
 /* One descriptor; free when nobody watches it. */
 struct fm__watched {
-    struct fm__watcher *first;
+    struct fm__watcher *first, *last;
     int fd;
     unsigned events;  /* that the poller looks for; 0: it does not have it */
     uint32_t version; /* 31 bits: changes when the slot is taken */
@@ -123,11 +123,13 @@ static int update(fm_engine *engine, unsigned slot)
 
 static void link_in(struct fm__watcher *watcher, struct fm__watched *entry)
 {
-    watcher->prev = NULL;
-    watcher->next = entry->first;
+    watcher->next = NULL;
+    watcher->prev = entry->first ? entry->last : NULL;
     if (entry->first)
-        entry->first->prev = watcher;
-    entry->first = watcher;
+        entry->last->next = watcher;
+    else
+        entry->first = watcher;
+    entry->last = watcher;
 }
 
 static void unlink_from(struct fm__watcher *watcher, struct fm__watched *entry)
@@ -138,6 +140,8 @@ static void unlink_from(struct fm__watcher *watcher, struct fm__watched *entry)
         entry->first = watcher->next;
     if (watcher->next)
         watcher->next->prev = watcher->prev;
+    else
+        entry->last = watcher->prev;
     watcher->prev = NULL;
     watcher->next = NULL;
 }
@@ -165,6 +169,7 @@ int fm__watcher_add(fm_engine *engine, struct fm__watcher *watcher, int fd,
         return slot;
     watcher->fd = fd;
     watcher->slot = (unsigned)slot;
+    watcher->since = engine->n_batches;
     watcher->events = events;
     link_in(watcher, &engine->watched[slot]);
     rc = update(engine, watcher->slot);
@@ -228,7 +233,8 @@ void fm__watchers_hear(fm_engine *engine, uint64_t tag, unsigned events)
     while (watcher) {
         /* fm__watcher_remove() moves it on. */
         engine->next_watcher = watcher->next;
-        if (watcher->events & events)
+        /* To one that was added in this batch it is old news. */
+        if (watcher->since != engine->n_batches && watcher->events & events)
             watcher->fn(watcher, watcher->events & events);
         watcher = engine->next_watcher;
     }

@@ -5,7 +5,7 @@
  * A watcher lies in its owner, who sets `fn`, `ud` and `holds`, adds it, and
  * removes it before the descriptor is closed: a forked child may hold a copy,
  * which would keep it in an epoll set.  It is level-triggered.  Several may
- * watch one descriptor.
+ * watch one descriptor, and are called in the order in which they were added.
  *
  * `fn` runs inside of a step, as the engine's own code: it may add, pause and
  * remove any watcher, and neither waits nor runs code of the host.  What a
@@ -28,6 +28,7 @@ struct fm__watcher {
     struct fm__watcher *prev, *next; /* of the same descriptor */
     int fd;
     unsigned slot;
+    unsigned since;  /* which batch of events the engine was at when added */
     unsigned events; /* FM__POLL_IN, FM__POLL_OUT; 0: paused */
     void (*fn)(struct fm__watcher *watcher, unsigned events);
     void *ud;

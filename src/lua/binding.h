@@ -224,6 +224,10 @@ void fmL_tell(struct fmL_engine *box, struct fmL_told *told);
 
 void fmL_open_spawn(lua_State *L);
 
+/* channel.c: links, and descriptors as Lua has them */
+
+void fmL_open_channel(lua_State *L);
+
 /* wait_fd.c: waiting for one descriptor */
 
 void fmL_open_wait_fd(lua_State *L);

@@ -127,6 +127,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_source(L);
     fmL_open_item(L);
     fmL_open_wait_fd(L);
+    fmL_open_channel(L);
     lua_pushcfunction(L, l_prepare);
     lua_setfield(L, -2, "prepare");
     lua_pushstring(L, fm_version());

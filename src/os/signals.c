@@ -77,6 +77,32 @@ int fm__signals_reset(void)
     return fm__sys.sigaltstack(&stack, NULL) < 0 ? -errno : 0;
 }
 
+/* A SIGPIPE of ours is taken back, one that was pending before is not. */
+long fm__signals_write(int fd, const void *data, size_t len)
+{
+    sigset_t pipe, old, pending;
+    bool was_pending;
+    long rc;
+    int sig;
+
+    (void)sigemptyset(&pipe);
+    (void)sigaddset(&pipe, SIGPIPE);
+    (void)sigemptyset(&pending);
+    (void)fm__sys.sigpending(&pending);
+    was_pending = sigismember(&pending, SIGPIPE) == 1;
+    if (fm__sys.pthread_sigmask(SIG_BLOCK, &pipe, &old) < 0)
+        return -errno;
+    do
+        rc = fm__sys.write(fd, data, len);
+    while (rc < 0 && errno == EINTR);
+    rc = rc < 0 ? -errno : rc;
+    if (rc == -EPIPE && !was_pending && fm__sys.sigpending(&pending) == 0 &&
+        sigismember(&pending, SIGPIPE) == 1)
+        (void)fm__sys.sigwait(&pipe, &sig);
+    (void)fm__sys.pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
 const char *fm__signal_name(int sig)
 {
     static const struct {

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 
 /* Block every signal of this thread; *ret_old is for fm__signals_restore(). */
 int fm__signals_block(sigset_t *ret_old);
@@ -23,6 +24,10 @@ int fm__signals_reset(void);
 
 /* In a child: an empty mask. */
 int fm__signals_open(void);
+
+/* As write(), but a pipe that nobody reads is -EPIPE and no signal.  What
+ * interrupts is waited out.  Returns how many bytes, or -errno. */
+long fm__signals_write(int fd, const void *data, size_t len);
 
 /* "SIGSEGV", or NULL. */
 const char *fm__signal_name(int signal);

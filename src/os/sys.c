@@ -381,7 +381,8 @@ static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
         .madvise = sys_madvise, .kill = sys_kill,                              \
         .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
         .ftruncate = ftruncate, .execve = execve, .sigaction = sys_sigaction,  \
-        .pthread_sigmask = sys_sigmask, .sigaltstack = sys_sigaltstack,        \
+        .pthread_sigmask = sys_sigmask, .sigpending = sigpending,              \
+        .sigwait = sigwait, .sigaltstack = sys_sigaltstack,                    \
         .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
         .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \
         .getpriority = sys_getpriority, .clock_gettime = clock_gettime,        \

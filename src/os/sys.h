@@ -64,6 +64,8 @@ struct pollfd;
     X(int, sigaction,                                                          \
       (int signal, const struct sigaction *new, struct sigaction *old))        \
     X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old))     \
+    X(int, sigpending, (sigset_t * set))                                       \
+    X(int, sigwait, (const sigset_t *set, int *ret_signal))                    \
     X(int, sigaltstack, (const stack_t *new, stack_t *old))                    \
     X(int, setrlimit, (int resource, const struct rlimit *limit))              \
     X(int, getrlimit, (int resource, struct rlimit *limit))                    \
