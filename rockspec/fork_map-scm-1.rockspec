@@ -161,6 +161,7 @@ build = {
     ["fork_map.options"] = "lua/fork_map/options.lua",
     ["fork_map.plan"] = "lua/fork_map/plan.lua",
     ["fork_map.progress"] = "lua/fork_map/progress.lua",
+    ["fork_map.promise"] = "lua/fork_map/promise.lua",
     ["fork_map.queue"] = "lua/fork_map/queue.lua",
     ["fork_map.reduce"] = "lua/fork_map/reduce.lua",
     ["fork_map.run"] = "lua/fork_map/run.lua",

@@ -9,6 +9,7 @@ local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local nurseries = require "fork_map.nursery"
 local options = require "fork_map.options"
+local promises = require "fork_map.promise"
 local tasks = require "fork_map.task"
 local timers = require "fork_map.timers"
 
@@ -62,6 +63,22 @@ function Verbs:spawn(fn, ...)
   local target = target_of(self)
   check_start("spawn", target.engine, fn)
   return futures.spawn(M.get_loop(target.engine), target.prepared, nil, fn, ...)
+end
+
+---A future that somebody else settles: `resolve(values…)` or `reject(err)`, whichever is
+---called first, which returns true.  When it is cancelled `on_cancel(seconds)` is called,
+---once to ask and with 0 when it is forced; then, or without `on_cancel` at once, it
+---fails with kind "cancelled".
+---@param on_cancel? fun(seconds: number)
+---@return fork_map.Future
+---@return fun(...): boolean resolve
+---@return fun(err: any): boolean reject
+function Verbs:future(on_cancel)
+  local target = target_of(self)
+  if on_cancel ~= nil then
+    check_start("future", target.engine, on_cancel)
+  end
+  return promises.new(M.get_loop(target.engine), on_cancel)
 end
 
 ---Start `fn(...)` as a task: a coroutine of this process, which the loop runs while
