@@ -4,6 +4,7 @@
 
 local core = require "fork_map.core"
 local engine = require "fork_map.engine"
+local executors = require "fork_map.executor"
 local inline = require "fork_map.inline"
 local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
@@ -18,11 +19,13 @@ local planning = require "fork_map.plan"
 ---@field _VERSION string
 ---@field Error fork_map.Error the class of what a failed call raises
 ---@field null lightuserdata JSON's null, which is also cjson.null
+---@field executor { inline: fork_map.InlineExecutor }
 ---@overload fun(fn: function, ...): ...
 local M = {
   _VERSION = "fork_map " .. core.version,
   Error = require "fork_map.error",
   null = core.null,
+  executor = { inline = executors.inline },
 }
 
 ---Mark a table as a list, so that it is `[]` in JSON when it is empty.
@@ -175,10 +178,11 @@ end
 ---@param value any
 function M.stop(value)
   local item = inline.current()
-  if item then
+  if item and not item.is_call then
     inline.stop(item, value)
+  elseif not item then
+    core.stop(value)
   end
-  core.stop(value)
   error("fork_map.stop: not in an item of a map", 2)
 end
 

@@ -5,6 +5,7 @@
 local attaching = require "fork_map.attach"
 local combine = require "fork_map.combine"
 local core = require "fork_map.core"
+local executors = require "fork_map.executor"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local nurseries = require "fork_map.nursery"
@@ -61,8 +62,16 @@ local Verbs = {}
 ---@return fork_map.Future
 function Verbs:spawn(fn, ...)
   local target = target_of(self)
-  check_start("spawn", target.engine, fn)
-  return futures.spawn(M.get_loop(target.engine), target.prepared, nil, fn, ...)
+  local loop = M.get_loop(target.engine)
+  if not target.bound then
+    check_start("spawn", target.engine, fn)
+    return futures.spawn(loop, target.prepared, nil, fn, ...)
+  end
+  local misuse = executors.find_misuse(fn)
+  if misuse then
+    error("fork_map.spawn: " .. misuse, 2)
+  end
+  return executors.spawn(target.bound, loop, nil, nil, fn, ...)
 end
 
 ---A future that somebody else settles: `resolve(values…)` or `reject(err)`, whichever is
@@ -178,8 +187,12 @@ local function prepare_nursery(target, opts)
   if not checked then
     return text
   end
+  local merged = options.merge(target.opts, checked)
   local prepared
-  prepared, text = options.prepare(options.merge(target.opts, checked))
+  prepared, text = options.prepare(merged)
+  if prepared and merged.executor then
+    checked.bound, text = executors.bind(merged.executor, merged)
+  end
   return text, prepared, checked
 end
 
@@ -268,6 +281,12 @@ end
 ---The values of `fn(...)` of a child, for a caller that is a task.
 function M.call(engine, prepared, fn, ...)
   local f <close> = futures.spawn(M.get_loop(engine), prepared, nil, fn, ...)
+  return f:await()
+end
+
+---The same of an executor.
+function M.call_bound(engine, bound, fn, ...)
+  local f <close> = executors.spawn(bound, M.get_loop(engine), nil, nil, fn, ...)
   return f:await()
 end
 

@@ -3,12 +3,15 @@
 
 local async = require "fork_map.async"
 local core = require "fork_map.core"
+local executors = require "fork_map.executor"
+local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
 local options = require "fork_map.options"
 local reduce_verb = require "fork_map.reduce"
 local planning = require "fork_map.plan"
 local stream = require "fork_map.stream"
+local travel = require "fork_map.travel"
 
 local M = {}
 
@@ -30,6 +33,7 @@ Engine.__index = Engine
 ---@field package engine fork_map.Engine? nil: the default engine of the time of the call
 ---@field package opts table
 ---@field package prepared fork_map.core.Options
+---@field package bound fork_map.Bound? who runs its calls, if that is not the engine
 ---@overload fun(fn: function, ...): ...
 local View = { __name = "fork_map.View" }
 View.__index = View
@@ -71,6 +75,16 @@ local function call(engine, prepared, fn, ...)
     return async.call(engine, prepared, fn, ...)
   end
   return run(engine, prepared, fn, ...)
+end
+
+-- The same with an executor.
+local function call_bound(engine, bound, fn, ...)
+  local misuse = executors.find_misuse(fn)
+  misuse = misuse and "fork_map: " .. misuse or REFUSALS[loops.get_state(engine.core)]
+  if misuse then
+    error(misuse, 2)
+  end
+  return async.call_bound(engine, bound, fn, ...)
 end
 
 -- Options that configure() gave to the default engine: the one that replaces
@@ -146,7 +160,14 @@ local function new_view(engine, opts)
   if not prepared then
     return nil, text
   end
-  return setmetatable({ engine = engine, opts = opts, prepared = prepared }, View)
+  local bound
+  if opts.executor then
+    bound, text = executors.bind(opts.executor, opts)
+    if not bound then
+      return nil, text
+    end
+  end
+  return setmetatable({ engine = engine, opts = opts, prepared = prepared, bound = bound }, View)
 end
 
 -- A view of `engine` with `opts` over `base`, or nil and what is wrong.
@@ -185,13 +206,91 @@ end
 ---@param ... any arguments
 ---@return any ... what `fn` returned
 function View:__call(fn, ...)
-  return call(self.engine or get_default(), self.prepared, fn, ...)
+  local engine = self.engine or get_default()
+  if self.bound then
+    return call_bound(engine, self.bound, fn, ...)
+  end
+  return call(engine, self.prepared, fn, ...)
+end
+
+-- ------------------------------------------------------ engines as executors
+
+-- In the child: the function of that name.
+local function call_named(name, ...)
+  local fn, text = travel.unpack("name", name)
+  if not fn then
+    error(text, 0)
+  end
+  return fn(...)
+end
+
+-- With the random numbers of an item.
+local function with_seed(fn, seed, index)
+  return function(...)
+    core.random_seed(seed, index)
+    return fn(...)
+  end
+end
+
+local function prepare_call(opts)
+  local prepared, text = options.prepare(opts)
+  return prepared and { prepared = prepared, seed = opts.seed }, text
+end
+
+local function spawn_call(engine, call_opts, scope, index, fn, ...)
+  local loop, prepared = async.get_loop(engine), call_opts.prepared
+  if type(fn) == "string" then
+    if not (index and call_opts.seed) then
+      return futures.spawn(loop, prepared, scope, call_named, fn, ...)
+    end
+    local name = fn
+    fn = function(...)
+      return call_named(name, ...)
+    end
+  end
+  if index and call_opts.seed then
+    fn = with_seed(fn, call_opts.seed, index)
+  end
+  return futures.spawn(loop, prepared, scope, fn, ...)
+end
+
+-- Each call has a process, and those of a map are no more than its workers.
+Engine.__ahead, View.__ahead = 1, 1
+Engine.__get_loop = async.get_loop
+Engine.__spawn = spawn_call
+
+function Engine:__prepare(opts)
+  return prepare_call(options.merge(self.defaults, opts))
+end
+
+-- A view is what it is a view of, with its options.
+function View:__prepare(opts)
+  local merged = options.merge(self.opts, opts)
+  if self.bound then
+    return executors.bind(self.opts.executor, merged)
+  end
+  return prepare_call(merged)
+end
+
+function View:__spawn(call_opts, scope, index, fn, ...)
+  return spawn_call(self.engine or get_default(), call_opts, scope, index, fn, ...)
+end
+
+function View:__get_loop()
+  return async.get_loop(self.engine or get_default())
+end
+
+function executors.get_default_loop()
+  return async.get_loop(get_default())
 end
 
 -- What a verb over many items is done with: an engine and defaults.
 local function target_of(self)
   if getmetatable(self) == View then
-    return { engine = self.engine or get_default(), opts = self.opts, prepared = self.prepared }
+    return {
+      engine = self.engine or get_default(), opts = self.opts, prepared = self.prepared,
+      bound = self.bound,
+    }
   end
   return { engine = self, opts = self.defaults, prepared = self.prepared }
 end

@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- Items without a process: workers = 0, and maps inside of workers.  The same
--- values, order, errors and random numbers; what an item changes is seen.
+-- Items and calls without a process: workers = 0, maps inside of workers, and the
+-- executor inline.  The same values, order, errors and random numbers; what they
+-- change is seen.
 
 local core = require "fork_map.core"
+local loops = require "fork_map.loop"
 
 local M = {}
 
@@ -12,6 +14,10 @@ local call_inline, late, now, own_pid = core.call_inline, core.late, core.now, c
 -- attempt =, opts =, pid =, events =, stopped = }.  A child inherits those of its parent.
 local stack = {}
 
+-- Calls that may yield, by the coroutine that they run in, innermost; `depth` is how
+-- many items were worked on when one began.
+local calls = setmetatable({}, { __mode = "k" })
+
 -- What stop() raises, to get out of the item.
 local Stop = setmetatable({}, { __name = "fork_map.stop", __tostring = function()
   return "fork_map.stop() was called"
@@ -20,27 +26,34 @@ end })
 ---The item that is worked on in this process without one of its own.
 ---@return table?
 function M.current()
-  local item = stack[#stack]
+  local item, call = stack[#stack], calls[coroutine.running()]
+  if call and call.depth >= #stack then
+    item = call
+  end
   if item and item.pid == own_pid() then
     return item
   end
 end
 
--- The value as it is after it has crossed, or nil, kind, message and path.
-local function cross(codec, value)
-  local bytes, format, reason = core.encode(codec, value)
+local function finish_decode(ok, ...)
+  if ok then
+    return true, ...
+  end
+  local text = tostring(...)
+  local kind, message = text:match("^(%l+): (.*)$")
+  return false, kind or "protocol", message or text
+end
+
+-- The values as they are after they have crossed, or false, kind, message and path.
+local function cross(codec, ...)
+  local bytes, format, reason = core.encode(codec, ...)
   if not bytes then
     return false, "encode", reason, format
   end
   if type(codec) == "table" or codec == "cjson" then
     format = codec
   end
-  local ok, crossed = pcall(core.decode, format, bytes)
-  if ok then
-    return true, crossed
-  end
-  local kind, message = tostring(crossed):match("^(%l+): (.*)$")
-  return false, kind or "protocol", message or tostring(crossed)
+  return finish_decode(pcall(core.decode, format, bytes))
 end
 
 -- What is sent aside of a result must cross; it raises if it cannot.
@@ -93,6 +106,22 @@ local function note_error(value)
   return { value = value, traceback = debug.traceback(nil, 2) }
 end
 
+-- The error of what note_error() noted.
+local function to_failure(opts, item, noted)
+  local err = failure(opts, item, "error", text_of(noted.value))
+  err.traceback = noted.traceback
+  local has_crossed, crossed = cross("auto", noted.value)
+  if has_crossed then
+    err.value = crossed
+  end
+  return err
+end
+
+-- There may have been no memory, or no stack, for the handler.
+local function noted_of(raised)
+  return type(raised) == "table" and raised or { value = raised }
+end
+
 -- Call a function of the user's: true and its first value, or false and the
 -- error that it amounts to; nil when it has called stop().
 local function call(opts, item, untl, fn, ...)
@@ -107,8 +136,8 @@ local function call(opts, item, untl, fn, ...)
     return nil
   end
   local is_late = untl and now() >= untl
-  if not ok and type(value) ~= "table" then
-    value = { value = value } -- there was no memory, or no stack, for a handler
+  if not ok then
+    value = noted_of(value)
   end
   if not ok and value.value == late and not is_late then
     error(late, 0) -- it is for a map around this one
@@ -119,13 +148,7 @@ local function call(opts, item, untl, fn, ...)
   elseif ok then
     return true, value
   end
-  local err = failure(opts, item, "error", text_of(value.value))
-  err.traceback = value.traceback
-  local has_crossed, crossed = cross("auto", value.value)
-  if has_crossed then
-    err.value = crossed
-  end
-  return false, err
+  return false, to_failure(opts, item, value)
 end
 
 ---An item of a source, as it comes to a worker, or nil and its failure.
@@ -223,6 +246,100 @@ function M.run_item(plan, place, deadline)
       return ok, value
     end
     back_off(pause, deadline)
+    pause = pause * 2
+    item.attempt = item.attempt + 1
+  end
+end
+
+-- ------------------------------------------------------------------- calls
+
+local function fail_crossing(opts, item, kind, message, path)
+  local err = failure(opts, item, kind, message)
+  err.path = path
+  return { n = 2, false, err }
+end
+
+-- Left also when its coroutine is closed.
+local Running = {}
+
+function Running:__close()
+  calls[self.co] = self.outer
+end
+
+-- In this coroutine, so that it may yield: packed values, true first, or false and
+-- its error.
+local function run_yieldable(opts, item, fn, ...)
+  local co = coroutine.running()
+  local _ <close> = setmetatable({ co = co, outer = calls[co] }, Running)
+  item.pid, item.opts, item.events, item.depth = own_pid(), opts, {}, #stack
+  calls[co] = item
+  local values = table.pack(xpcall(fn, note_error, ...))
+  if values[1] then
+    return values
+  end
+  local noted = noted_of(values[2])
+  local err = noted.value
+  if getmetatable(err) == core.Error and err.kind == "cancelled"
+    and loops.find_cancel(loops.get_context()) then
+    return { n = 2, false, err } -- it was told to end, and has
+  end
+  return { n = 2, false, to_failure(opts, item, noted) }
+end
+
+-- The same under a hook, or with random numbers of its own: neither may be seen by
+-- another coroutine, and so nothing yields.
+local function run_shut(opts, item, fn, ...)
+  local state, values
+  if opts.seed then
+    state = core.random_state()
+    core.random_seed(opts.seed, item.index or 1) -- of a single call, as of a first item
+  end
+  local ok, err = call(opts, item, opts.timeout and now() + opts.timeout or nil, function(...)
+    values = table.pack(true, fn(...))
+  end, ...)
+  if state then
+    core.random_state(state)
+  end
+  return ok and values or { n = 2, false, err }
+end
+
+local function attempt_call(opts, item, fn, args)
+  local codec = opts.codec or "auto"
+  local crossed = table.pack(cross(codec, table.unpack(args, 1, args.n)))
+  if not crossed[1] then
+    local path = crossed[4] and crossed[4]:gsub("^result(%d*)", function(number)
+      return "arg" .. (number == "" and "1" or number)
+    end)
+    return fail_crossing(opts, item, crossed[2], crossed[3], path)
+  end
+  local run = (opts.timeout or opts.seed) and run_shut or run_yieldable
+  local values = run(opts, item, fn, table.unpack(crossed, 2, crossed.n))
+  if not values[1] then
+    return values
+  end
+  crossed = table.pack(cross(codec, table.unpack(values, 2, values.n)))
+  if crossed[1] then
+    return crossed
+  end
+  return fail_crossing(opts, item, table.unpack(crossed, 2, 4))
+end
+
+---A call in this process, whose arguments and values cross as to a child and back.
+---@param opts table
+---@param index integer? of the item that it is
+---@param sleep fun(seconds: number)? how it waits between two attempts
+---@param fn function
+---@param args table packed
+---@return table packed true and its values, or false and its error
+function M.run_call(opts, index, sleep, fn, args)
+  local item = { index = index, attempt = 1, is_call = true }
+  local pause = opts.backoff or 0
+  while true do
+    local values = attempt_call(opts, item, fn, args)
+    if values[1] or not is_retried(opts, item, values[2].kind) then
+      return values
+    end
+    (sleep or back_off)(pause)
     pause = pause * 2
     item.attempt = item.attempt + 1
   end

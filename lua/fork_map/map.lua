@@ -40,9 +40,11 @@ local function run_with_book(plan, book, more)
     end
   end
   local part = derive(plan, {
-    n = #todo, list = todo, numbers = todo, fn = renumber(plan, todo),
-    total = plan.n, n_known = plan.n - #todo,
+    n = #todo, numbers = todo, total = plan.n, n_known = plan.n - #todo,
   })
+  if not plan.bound then
+    part.list, part.fn = todo, renumber(plan, todo)
+  end
   more.eager = true -- what has ended is to be written at once
   local results, bad, stopped, failure = run(part, more, function(place, got, failed)
     if failed[place] == nil then

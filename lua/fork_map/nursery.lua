@@ -10,6 +10,7 @@
 
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
+local executors = require "fork_map.executor"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local queues = require "fork_map.queue"
@@ -167,8 +168,8 @@ end
 local function open(loop, prepared, opts)
   local context = loops.get_context()
   local self = setmetatable({
-    loop = loop, prepared = prepared, on_error = opts.on_error, context = context,
-    outer = context.scope, max_active = opts.max_active or math.huge,
+    loop = loop, prepared = prepared, bound = opts.bound, on_error = opts.on_error,
+    context = context, outer = context.scope, max_active = opts.max_active or math.huge,
     futures = {}, n_open = 0, n_active = 0, n_held = 0, takers = {}, others = {},
     queue = queues.new(), pending = queues.new(),
   }, Scope)
@@ -326,8 +327,15 @@ local function check_open(self, name, fn)
   local scope = check(self, name)
   if scope.is_closed then
     error(cells.new_error("closed", "the nursery is closed"), 0)
+  end
+  local misuse
+  if name == "spawn" and scope.bound then
+    misuse = executors.find_misuse(fn)
   elseif name ~= "adopt" and type(fn) ~= "function" then
-    error(("fork_map: nursery:%s: a function is expected, not a %s"):format(name, type(fn)), 3)
+    misuse = ("a function is expected, not a %s"):format(type(fn))
+  end
+  if misuse then
+    error(("fork_map: nursery:%s: %s"):format(name, misuse), 3)
   end
   return scope
 end
@@ -338,6 +346,9 @@ end
 ---@return fork_map.Future
 function Nursery:spawn(fn, ...)
   local scope = check_open(self, "spawn", fn)
+  if scope.bound then
+    return executors.spawn(scope.bound, scope.loop, scope, nil, fn, ...)
+  end
   return futures.spawn(scope.loop, scope.prepared, scope, fn, ...)
 end
 

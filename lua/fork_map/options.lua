@@ -34,6 +34,7 @@ local M = {}
 ---@field keep_fds? "all"|integer[] descriptors that the child keeps ["all"]
 ---@field nice? integer added to the scheduling priority [0]
 ---@field name? string label in errors and titles
+---@field executor? false|fork_map.Executor where it runs [the engine]
 
 ---Options of an engine, beside those that are the defaults of its calls.
 ---@class (exact) fork_map.EngineOptions: fork_map.Options
@@ -247,6 +248,24 @@ local CALL = {
   name = label,
 }
 
+local function find_spawn(value)
+  return value.spawn
+end
+
+-- Whatever has a method `spawn`.  The module is none, though it has a function of
+-- that name.
+local function executor(value)
+  if value == false then
+    return false
+  end
+  local is_object = type(value) == "table" or type(value) == "userdata"
+  local ok, spawn = pcall(find_spawn, value)
+  if is_object and ok and type(spawn) == "function" and value ~= package.loaded.fork_map then
+    return value
+  end
+  return nil, "an executor, which has a method spawn, such as fork_map.engine()"
+end
+
 -- A count of workers: of its own, or as a share of what this process may use.
 local function count(value)
   if type(value) == "string" then
@@ -438,7 +457,7 @@ local function check_opts(opts, schema)
 end
 
 -- What a view may have: defaults of calls and of verbs over many items.
-local ITEMS = {}
+local ITEMS = { executor = executor }
 for _, schema in ipairs { CALL, MAP } do
   for name, check in pairs(schema) do
     ITEMS[name] = check
@@ -465,6 +484,7 @@ local NURSERY = {
   on_error = one_of("raise", "keep"),
   deadline = duration,
   max_active = integer(1, 1 << 30),
+  executor = executor,
 }
 for name, check in pairs(CALL) do
   NURSERY[name] = check
@@ -498,6 +518,9 @@ end
 ---@return table? checked
 ---@return string? text what is wrong
 function M.check_both(opts)
+  if type(opts) == "table" and opts.executor ~= nil then
+    return nil, 'fork_map: option "executor" is for views, nurseries and verbs, not for engines'
+  end
   return check_opts(opts, BOTH)
 end
 
@@ -529,6 +552,50 @@ function M.merge(base, opts)
     merged.limits = M.merge(base.limits, opts.limits)
   end
   return merged
+end
+
+-- Limits that are all false are lifted, and an option that is false is "none".
+local function is_set(name, value)
+  if name == "limits" and value then
+    for _, limit in pairs(value) do
+      if limit then
+        return true
+      end
+    end
+    return false
+  end
+  return value and true or false
+end
+
+-- Options that have no meaning without a process of its own.
+local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
+
+---An option that is set and has no meaning without a process.
+---@param checked table
+---@return string? name
+function M.find_process_option(checked)
+  for _, name in ipairs(NEEDS_PROCESS) do
+    local value = checked[name]
+    if is_set(name, value) and value ~= "inherit" and value ~= 0 then
+      return name
+    end
+  end
+  if checked.isolate and checked.isolate ~= "worker" then
+    return "isolate"
+  end
+end
+
+---An option of calls that is set: for who knows none of them.
+---@param checked table
+---@return string? name
+function M.find_call_option(checked)
+  local found
+  for name, value in pairs(checked) do
+    if CALL[name] and is_set(name, value) and (not found or name < found) then
+      found = name
+    end
+  end
+  return found
 end
 
 ---The form that core.spawn() takes.

@@ -3,13 +3,11 @@
 -- checked, with everything decided that can be before a process exists.
 
 local core = require "fork_map.core"
+local executors = require "fork_map.executor"
 local loops = require "fork_map.loop"
 local options = require "fork_map.options"
 
 local M = {}
-
--- Options that have no meaning without a process of its own.
-local NEEDS_PROCESS = { "limits", "output", "keep_fds", "nice" }
 
 -- Verbs whose items each end for themselves, and with all of them there.
 local KEEPS_JOURNAL = { map = true, each = true }
@@ -26,6 +24,7 @@ local TAKES_ITERATOR = { imap = true, imap_unordered = true, each = true }
 ---@field n integer? nil: known when the source has ended
 ---@field fn function
 ---@field workers integer 0: inline
+---@field bound fork_map.Bound? who calls `fn`, once for each item
 
 -- How many workers the text or number of option `workers` stands for, or nil
 -- and what is wrong.
@@ -45,30 +44,11 @@ local function count_workers(spec)
   return math.max(1, auto - math.tointeger(tonumber(less or 0)))
 end
 
-local function find_process_option(opts)
-  for _, name in ipairs(NEEDS_PROCESS) do
-    local value = opts[name]
-    if type(value) == "table" and name == "limits" then
-      -- A limit that is false is one that a view has lifted.
-      for _, limit in pairs(value) do
-        if limit then
-          return name
-        end
-      end
-    elseif value and value ~= "inherit" and value ~= 0 then
-      return name
-    end
-  end
-  if opts.isolate and opts.isolate ~= "worker" then
-    return "isolate"
-  end
-end
-
 ---@param opts table
 ---@return integer? workers
 ---@return string? text what is wrong
 local function decide_workers(opts)
-  local needs = find_process_option(opts)
+  local needs = options.find_process_option(opts)
   if core.is_below_map() and not needs and opts.nested ~= "fork" then
     return 0
   end
@@ -156,10 +136,48 @@ function M.get_number(place)
   return place
 end
 
+-- Options of workers, and of what they send beside results.
+local NEEDS_WORKERS = {
+  "chunk", "isolate", "nested", "init", "exit", "max_tasks", "max_rss", "on_event",
+}
+
+-- Who calls the function of a plan with an executor, and how many calls it runs at
+-- once; or nil and what is wrong.
+local function decide_executor(verb, opts)
+  for _, name in ipairs(NEEDS_WORKERS) do
+    if opts[name] then
+      return nil, ('fork_map.%s: option "%s" cannot be used with executor'):format(verb, name)
+    end
+  end
+  local bound, text = executors.bind(opts.executor, opts)
+  if not bound then
+    return nil, text
+  end
+  local workers
+  workers, text = count_workers(opts.workers or executors.get_workers(opts.executor) or "auto")
+  if not workers then
+    return nil, text
+  elseif workers > 0 then
+    return bound, workers
+  elseif opts.workers then
+    return nil, ('fork_map.%s: option "workers" must be at least 1 with executor'):format(verb)
+  end
+  return bound, 1
+end
+
 local REFUSALS = {
   callback = "fork_map.%s: cannot wait inside a callback of the engine",
   finalizer = "fork_map.%s: cannot start a child inside a __gc metamethod",
 }
+
+-- What is wrong with a function; an executor takes names too.
+local function find_misuse(opts, fn)
+  if opts.executor then
+    return executors.find_misuse(fn)
+  elseif type(fn) ~= "function" then
+    return ("a function is expected, not a %s"):format(type(fn))
+  end
+end
 
 ---@param verb string
 ---@param target { engine: fork_map.Engine, opts: table }
@@ -173,22 +191,28 @@ function M.make(verb, target, list, fn, opts, defaults)
   local source, items, n = read_source(verb, list)
   if type(n) == "string" then
     return nil, n
-  elseif type(fn) ~= "function" then
-    return nil, ("fork_map.%s: a function is expected, not a %s"):format(verb, type(fn))
   end
   local checked, text = options.check_map(opts == nil and {} or opts)
   if not checked then
     return nil, text
   end
   local all = options.merge(options.merge(defaults or {}, target.opts), checked)
-  if all.journal and not KEEPS_JOURNAL[verb] then
+  text = find_misuse(all, fn)
+  if text then
+    return nil, ("fork_map.%s: %s"):format(verb, text)
+  elseif all.journal and not KEEPS_JOURNAL[verb] then
     return nil, ('fork_map.%s: option "journal" is for map and each'):format(verb)
   elseif all.journal and source then
     return nil, ('fork_map.%s: option "journal" needs a list, not an iterator'):format(verb)
   end
-  local workers, prepared
-  workers, text = decide_workers(all)
-  if not workers then
+  local bound, workers, prepared
+  if all.executor then
+    bound, workers = decide_executor(verb, all)
+    text = workers
+  else
+    workers, text = decide_workers(all)
+  end
+  if type(workers) ~= "number" then
     return nil, text
   end
   prepared, text = options.prepare(all)
@@ -201,7 +225,7 @@ function M.make(verb, target, list, fn, opts, defaults)
   end
   return {
     engine = target.engine, opts = all, prepared = prepared, source = source, list = items,
-    n = n, fn = fn, workers = workers,
+    n = n, fn = fn, workers = workers, bound = bound,
   }
 end
 

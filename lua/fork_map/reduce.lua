@@ -132,6 +132,8 @@ function M.reduce(target, list, step, combine, init, opts)
     return text
   elseif type(combine) ~= "function" then
     return ("fork_map.reduce: combine must be a function, not a %s"):format(type(combine))
+  elseif plan.bound then
+    return "fork_map.reduce: it cannot be used with executor"
   end
   local copy
   copy, text = copier(init)

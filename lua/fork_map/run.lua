@@ -3,6 +3,7 @@
 -- ended; and what verbs make of that.
 
 local core = require "fork_map.core"
+local dispatch = require "fork_map.dispatch"
 local inline = require "fork_map.inline"
 local planning = require "fork_map.plan"
 local progress = require "fork_map.progress"
@@ -105,6 +106,9 @@ function M.run(plan, more, on_log)
   more.n_well = 0
   if plan.n == 0 then
     return {}, {}
+  elseif plan.bound then
+    plan.get = M.item_at
+    return dispatch.run(plan, more, on_log, new_bar(plan))
   elseif plan.workers > 0 then
     more.log = on_log ~= nil
     return run_workers(plan, more, on_log)

@@ -3,6 +3,7 @@
 -- those over items that come one by one.
 
 local core = require "fork_map.core"
+local dispatch = require "fork_map.dispatch"
 local inline = require "fork_map.inline"
 local planning = require "fork_map.plan"
 local progress = require "fork_map.progress"
@@ -282,6 +283,10 @@ end
 
 local function open(plan, want, is_ordered)
   plan.want = want
+  if plan.bound then
+    plan.get = running.item_at
+    return dispatch.open(plan, is_ordered)
+  end
   return plan.workers > 0 and open_workers(plan, is_ordered) or open_inline(plan)
 end
 
