@@ -154,6 +154,7 @@ build = {
     ["fork_map.engine"] = "lua/fork_map/engine.lua",
     ["fork_map.error"] = "lua/fork_map/error.lua",
     ["fork_map.executor"] = "lua/fork_map/executor.lua",
+    ["fork_map.fold"] = "lua/fork_map/fold.lua",
     ["fork_map.future"] = "lua/fork_map/future.lua",
     ["fork_map.inline"] = "lua/fork_map/inline.lua",
     ["fork_map.journal"] = "lua/fork_map/journal.lua",

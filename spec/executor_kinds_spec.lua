@@ -48,6 +48,10 @@ describe("the option executor", function()
 end)
 
 describe("an engine as an executor", function()
+  -- The default engine has the descriptor that it keeps for waits for several.
+  setup(function()
+    fork_map.engine():pollfd()
+  end)
   quiet.guard(before_each, after_each, 4)
 
   it("heeds options of calls over its own", function()
@@ -107,6 +111,61 @@ describe("an engine as an executor", function()
     assert.equal(view(math.random, 100), view:with { executor = engine }("math:random", 100))
     assert.same(fork_map.map({ 1, 1, 1, 1, 1 }, math.random, { seed = 7 }),
       fork_map.map({ 1, 1, 1, 1, 1 }, "math:random", { seed = 7, executor = engine }))
+  end)
+
+  it("has nothing left of a map that is left by an error", function()
+    local engine <close> = fork_map.new()
+    local function spin(i) while i > 1 do end end
+    local opts = { executor = engine, workers = 3, progress = function() error("told", 0) end }
+    assert.same({ false, "told" }, { pcall(fork_map.map, 3, spin, opts) })
+    assert.same({}, process.children())
+    opts.progress = nil
+    local n = 0
+    local function source()
+      n = n + 1
+      return n < 3 and n or error("dry", 0)
+    end
+    assert.same({ false, "dry" }, { pcall(fork_map.each, source, spin, opts) })
+    assert.same({}, process.children())
+    assert.same({ false, "seen" }, { pcall(function()
+      for _ in fork_map.imap_unordered(3, spin, opts) do error("seen", 0) end
+    end) })
+    assert.same({}, process.children())
+    local it
+    it = fork_map.imap(function()
+      it:close()
+      return 1
+    end, spin, opts)
+    assert.is_nil(it())
+  end)
+
+  it("has nothing left of a map whose task or nursery is cancelled", function()
+    local engine <close> = fork_map.new()
+    local function spin() while true do end end
+    local opts = { executor = engine, workers = 2 }
+    local task = fork_map.task(fork_map.map, 3, spin, opts)
+    futures.step_until(fork_map.engine(), function() return #process.children() == 2 end, "two")
+    task:cancel()
+    task:wait()
+    assert.same({ "cancelled", 0 }, { task:status(), #process.children() })
+    task = fork_map.task(fork_map.map, 3, spin, opts)
+    futures.step_until(fork_map.engine(), function() return #process.children() == 2 end, "two")
+    task:cancel(0)
+    task:wait()
+    assert.same({ "cancelled", 0 }, { task:status(), #process.children() })
+    local err = process.failure(fork_map.nursery, function()
+      fork_map.map(3, spin, opts)
+    end, { deadline = 0.01 })
+    assert.same({ "timeout", 0 }, { err.kind, #process.children() })
+  end)
+
+  it("ends a map with the engine", function()
+    local engine <close> = fork_map.new()
+    local opts = { executor = engine, workers = 2, on_error = "collect" }
+    local task = fork_map.task(fork_map.map, 5, function() while true do end end, opts)
+    futures.step_until(fork_map.engine(), function() return #process.children() == 2 end, "two")
+    engine:close()
+    assert.equal("closed", process.failure(task.await, task).kind)
   end)
 
   it("lets go of a map that nobody can ask any more", function()
@@ -304,6 +363,46 @@ describe("an executor of others", function()
     local view = fork_map.with { timeout = 1 }
     assert.is_truthy(view:with { timeout = math.huge, executor = other })
     assert.is_truthy(fork_map.with { executor = other, workers = 3, on_error = "collect" })
+  end)
+
+  it("is sent the code of what it folds", function()
+    local add, seen = assert(load "local a, b = ... return a + b"), {}
+    local other = { spawn = function(_, name, task)
+      seen[#seen + 1] = { name, task.kind, task.first }
+      return inline:spawn(name, task)
+    end }
+    assert.equal(6, fork_map.reduce({ 1, 2, 3 }, add, add, 0, { executor = other }))
+    assert.same({ "fork_map.fold:call", "dump", 2 }, seen[2])
+    assert.matches('fork_map.reduce: the function captures "seen"', futures.misuse(function()
+      fork_map.reduce(1, function() return seen end, add, 0, { executor = other })
+    end))
+    -- Of several items in a segment, on their way as numbers and as a list with holes.
+    local count = assert(load "local a, item = ... return a + (item == nil and 1000 or 1)")
+    assert.equal(3000, fork_map.reduce(3000, count, add, 0, { executor = inline }))
+    local list = { n = 3000, [1] = 1, [2999] = 1 }
+    assert.equal(2998 * 1000 + 2, fork_map.reduce(list, count, add, 0, { executor = other }))
+  end)
+
+  it("cannot pass an answer off as something else", function()
+    local answer
+    local other = { spawn = function()
+      return inline:spawn(give, answer)
+    end }
+    local function reduce()
+      return process.failure(fork_map.reduce, 2, "math:max", math.max, 0,
+        { executor = other, on_error = "collect", workers = 1 }).kind
+    end
+    for _, failure in ipairs {
+      5, {}, { index = 1 }, { index = 7, message = "x" }, { index = 1.0, message = "x" },
+      { index = 0, message = "x" }, { index = "1", message = "x" },
+    } do
+      answer = { failure = failure }
+      assert.equal("protocol", reduce())
+    end
+    answer = "text"
+    assert.equal("protocol", reduce())
+    answer = { failure = { index = 1, message = "again and again" } }
+    assert.equal("protocol", reduce())
   end)
 
   it("fails a call that it raises for, or gives no future for", function()

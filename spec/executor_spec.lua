@@ -294,6 +294,32 @@ for _, row in ipairs(EXECUTORS) do
         assert.is_nil(fork_map.find({ 4, 6 }, fn "return ... % 2 == 1", opts))
       end)
 
+      it("reduces", function()
+        local add = fn "local a, b = ... return a + b"
+        assert.equal(50, fork_map.reduce({ 20, 5, 9, 15, 1 }, add, add, 0, opts))
+        assert.equal(55, fork_map.reduce(10, add, add, 0, opts))
+        assert.equal(0, fork_map.reduce({}, add, add, 0, opts))
+        assert.equal(7, fork_map.reduce({ 3, 7, 5 }, "math:max", math.max, 0, opts))
+      end)
+
+      it("reduces without items that fail, each of which is told", function()
+        local step = fn [[
+          local acc, item, index = ...
+          if item % 2 == 0 then error({ index = index }) end
+          acc[#acc + 1] = item
+          return acc
+        ]]
+        local function join(a, b) return table.move(b, 1, #b, #a + 1, a) end
+        local err = process.failure(fork_map.reduce, { 1, 2, 3 }, step, join, {}, opts)
+        assert.same({ "error", 2, 2 }, { err.kind, err.index, err.value.index })
+        assert.matches("chunk:2", err.traceback)
+        local all, errors = fork_map.reduce(5, step, join, {}, with { on_error = "collect" })
+        assert.same({ 1, 3, 5 }, all)
+        assert.same({ 2, 4, nil }, { errors[2].index, errors[4].value.index, errors[1] })
+        err = process.failure(fork_map.reduce, 2, fn "return print", join, 0, opts)
+        assert.same({ "encode", "result" }, { err.kind, err.path })
+      end)
+
       it("tells its progress and keeps its journal", function()
         local name, states = os.tmpname(), {}
         with { journal = name, progress = function(state) states[#states + 1] = state end }
@@ -326,6 +352,12 @@ for _, row in ipairs(EXECUTORS) do
             with { on_error = "collect" })
           assert.same({ 1, 3, 4 }, { results[1], results[3], results[4] })
           assert.same({ "exit", 5, 2 }, { errors[2].kind, errors[2].exit_code, errors[2].index })
+        end)
+
+        it("cannot reduce when a call dies", function()
+          local err = process.failure(fork_map.reduce, 3, fn "os.exit(6)", GIVE, 0,
+            with { on_error = "collect" })
+          assert.same({ "exit", 6, nil }, { err.kind, err.exit_code, err.index })
         end)
 
         it("ends with its deadline, and with the loop over it", function()

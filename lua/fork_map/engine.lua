@@ -256,6 +256,7 @@ end
 
 -- Each call has a process, and those of a map are no more than its workers.
 Engine.__ahead, View.__ahead = 1, 1
+Engine.__is_here, View.__is_here = true, true
 Engine.__get_loop = async.get_loop
 Engine.__spawn = spawn_call
 

@@ -12,6 +12,8 @@
 --                               ...); `index` is that of an item, or nil
 --   __ahead                     calls that a map gives it for each worker [2]
 --   __get_loop(executor)        the loop that its futures settle in, or nil
+--   __is_here                   functions may capture what they like: its calls run in
+--                               copies of this process, or in it
 --
 -- An executor that has no __prepare is somebody else's: its futures are followed.
 
@@ -122,7 +124,9 @@ end
 ---Calls in this process, here and now.  Options of calls are heeded that need none of
 ---their own.
 ---@class fork_map.InlineExecutor: fork_map.Executor
-local Inline = { __name = "fork_map.executor.inline", __ahead = 1, workers = 1 }
+local Inline = {
+  __name = "fork_map.executor.inline", __ahead = 1, __is_here = true, workers = 1,
+}
 Inline.__index = Inline
 
 local function find_function(fn)
@@ -267,6 +271,13 @@ end
 function M.get_loop(bound)
   local get = field(bound.executor, "__get_loop")
   return get and get(bound.executor)
+end
+
+---Whether its calls run where functions have what they captured.
+---@param bound fork_map.Bound
+---@return boolean
+function M.is_here(bound)
+  return field(bound.executor, "__is_here") == true
 end
 
 ---How many calls a map is to give it for each worker.

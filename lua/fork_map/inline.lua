@@ -88,6 +88,8 @@ local function failure(opts, item, kind, message)
   }, core.Error)
 end
 
+---The text of what was raised.
+---@return string
 local function text_of(value)
   if type(value) == "string" or type(value) == "number" then
     return tostring(value)
@@ -102,9 +104,11 @@ local function text_of(value)
   return ("(error object is a %s value)"):format(type(value))
 end
 
+---For xpcall(): what was raised, and where.
 local function note_error(value)
   return { value = value, traceback = debug.traceback(nil, 2) }
 end
+M.text_of, M.note_error = text_of, note_error
 
 -- The error of what note_error() noted.
 local function to_failure(opts, item, noted)

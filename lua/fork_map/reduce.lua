@@ -1,10 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- reduce: segments of a list are folded in workers, and joined here.
+-- reduce: segments of a list are folded in workers, or by an executor, and joined here.
 
 local core = require "fork_map.core"
+local executors = require "fork_map.executor"
+local folds = require "fork_map.fold"
 local inline = require "fork_map.inline"
 local planning = require "fork_map.plan"
 local running = require "fork_map.run"
+local travel = require "fork_map.travel"
 
 local M = {}
 
@@ -49,6 +52,30 @@ local function take_index(folding, segment, err)
   return index
 end
 
+-- What became of a segment in a worker: its failure and the item that this was in, or
+-- nil, nil and what was folded.
+local function judge_worker(folding, segment, err, value)
+  if not err then
+    return nil, nil, value
+  end
+  err.detail = err.detail or folding.at and folding.at[1]
+  return err, take_index(folding, segment, err)
+end
+
+-- The same of a call of an executor, whose item nobody knows if there is no answer.
+local function judge_call(_, segment, err, answer)
+  local index
+  if err then
+    err.index, err.path = nil, err.path and err.path:gsub("^result%.acc", "result")
+    return err
+  end
+  err, index = folds.read(segment, answer)
+  if index then
+    table.insert(segment.skip, index)
+  end
+  return err, index, not err and answer.acc or nil
+end
+
 -- Fold the segments in `todo`; those in which an item died are left in the list
 -- that comes back.
 ---@return table again
@@ -66,18 +93,19 @@ local function fold_once(plan, folding, todo, deadline)
   local part = derive(plan, { n = #todo, list = todo, fn = folding.fold, opts = opts })
   local again = {}
   local _, _, stopped, failure = run(part, { want = "value" }, function(place, got, bad)
-    local segment, err = todo[place], bad[place]
+    local segment = todo[place]
+    local err, index, value = folding.judge(folding, segment, bad[place], got[place])
     if not err then
-      segment.is_folded, segment.value = true, got[place]
+      segment.is_folded, segment.value = true, value
       return
-    end
-    err.detail = err.detail or folding.at and folding.at[1]
-    local index = take_index(folding, segment, err)
-    if index then
+    elseif index then
       folding.errors[index] = err
       again[#again + 1] = segment
+    else
+      folding.fatal = folding.fatal or err
     end
-    folding.fatal = folding.fatal or not index and err or nil
+    -- That a call has given an answer does not tell the executor that it failed.
+    return plan.bound and (folding.fatal or opts.on_error ~= "collect")
   end)
   return again, stopped, failure or folding.fatal
 end
@@ -102,6 +130,39 @@ local function make_segments(n)
     segments[#segments + 1] = { first = first, last = math.min(n, first + size - 1) }
   end
   return segments
+end
+
+-- How workers, or this process, fold.
+local function by_workers(plan, step, copy)
+  local errors, at = {}, plan.workers == 0 and {} or nil
+  return {
+    errors = errors, at = at, judge = judge_worker, segments = make_segments(plan.n),
+    fold = function(segment)
+      return core.fold(step, copy(), plan.list, segment.first, segment.last, errors, at)
+    end,
+  }
+end
+
+-- How an executor does; or nil and what is wrong.
+local function by_executor(plan, step, copy)
+  local segments, kind, text = make_segments(plan.n), nil, nil
+  local fold = "fork_map.fold:call"
+  if executors.is_here(plan.bound) then
+    function fold(task)
+      return folds.run(step, task)
+    end
+  else
+    kind, text = travel.pack(step)
+    if not kind then
+      return nil, "fork_map.reduce: " .. text
+    end
+  end
+  for i, segment in ipairs(segments) do
+    local task = folds.new_task(plan.list, segment.first, segment.last, copy())
+    task.kind, task.text = kind, text
+    segments[i] = task
+  end
+  return { errors = {}, judge = judge_call, segments = segments, fold = fold }
 end
 
 -- Join what the segments gave, in their order.
@@ -132,20 +193,18 @@ function M.reduce(target, list, step, combine, init, opts)
     return text
   elseif type(combine) ~= "function" then
     return ("fork_map.reduce: combine must be a function, not a %s"):format(type(combine))
-  elseif plan.bound then
-    return "fork_map.reduce: it cannot be used with executor"
   end
   local copy
   copy, text = copier(init)
   if not copy then
     return text
   end
-  local errors, at = {}, plan.workers == 0 and {} or nil
-  local folding = { segments = make_segments(plan.n), errors = errors, at = at }
-  function folding.fold(segment)
-    return core.fold(step, copy(), plan.list, segment.first, segment.last, errors, at)
+  local folding
+  folding, text = (plan.bound and by_executor or by_workers)(plan, step, copy)
+  if not folding then
+    return text
   end
-  local stopped = fold_all(plan, folding)
+  local stopped, errors = fold_all(plan, folding), folding.errors
   local acc = join(folding.segments, combine, copy)
   return nil, trim(acc, next(errors) and errors, stopped and stopped[1])
 end
