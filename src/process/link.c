@@ -162,6 +162,25 @@ static int list_parts(const struct fm__link *link, struct iovec parts[2])
     return n;
 }
 
+/* A head and the beginning of its body go together, as far as a pipe takes them
+ * at once. */
+#define JOINED_MAX 4096
+
+static long write_parts(const struct fm__link *link, const struct iovec *parts,
+                        int n)
+{
+    unsigned char joined[JOINED_MAX];
+    size_t len = parts[0].iov_len, more;
+
+    if (n == 1)
+        return fm__signals_write(link->write_fd, parts[0].iov_base, len);
+    more = parts[1].iov_len < JOINED_MAX - len ? parts[1].iov_len
+                                               : JOINED_MAX - len;
+    memcpy(joined, parts[0].iov_base, len);
+    memcpy(joined + len, parts[1].iov_base, more);
+    return fm__signals_write(link->write_fd, joined, len + more);
+}
+
 /* Write what is left of the frame, with a descriptor beside its first byte.
  * Returns 1 when all of it is out, -EAGAIN or another code. */
 static int push(struct fm__link *link, const int *fd)
@@ -170,11 +189,9 @@ static int push(struct fm__link *link, const int *fd)
         struct iovec parts[2];
         int n = list_parts(link, parts);
         bool is_first = link->out_at == 0;
-        long rc = link->is_socket
-                      ? fm__socket_send(link->write_fd, parts, n, fd,
-                                        fd && is_first ? 1 : 0)
-                      : fm__signals_write(link->write_fd, parts[0].iov_base,
-                                          parts[0].iov_len);
+        long rc = link->is_socket ? fm__socket_send(link->write_fd, parts, n,
+                                                    fd, fd && is_first ? 1 : 0)
+                                  : write_parts(link, parts, n);
 
         if (rc < 0)
             return (int)rc;
