@@ -38,9 +38,15 @@ local function check(self, name)
   end
 end
 
+---A channel of this link.
+---@param link fork_map.core.Link
+---@param loop? fork_map.Loop
+---@return fork_map.Channel
 local function new(link, loop)
   return setmetatable({ link = link, loop = loop, waits = {}, n_begun = 0 }, Channel)
 end
+
+M.wrap = new
 
 ---A channel over one socket, or over two descriptors that lead one way each.  They
 ---become its own: they are moved, and do not block any more.

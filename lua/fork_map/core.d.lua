@@ -389,6 +389,12 @@ function core.link_recv(link) end
 ---@return string? name
 function core.link_recv_fd(link) end
 
+---What came that is no frame, or is not yet one, and some of what comes after it; of
+---one that is of no more use.
+---@param link fork_map.core.Link
+---@return string
+function core.link_heard(link) end
+
 ---@param link fork_map.core.Link
 function core.link_close(link) end
 

@@ -523,7 +523,8 @@ function Loop:step(seconds)
   end
   local _ <close> = begin_scheduling(runs_tasks)
   local n, code = core.engine_step(self.core, seconds, self.timers:next() ~= nil)
-  if n == 0 and self.n_live == 0 and self.timers.n == 0 and not self:is_busy_in_lua() then
+  if n == 0 and self.n_live + self.n_watches + self.timers.n == 0
+    and not self:is_busy_in_lua() then
     return 0
   end
   self.start_until = seconds == 0 and now() + START or nil

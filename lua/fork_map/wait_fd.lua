@@ -80,6 +80,44 @@ function loops.Loop:wait_fd(fd, mode, deadline, waits)
   return is_ready
 end
 
+-- What calls a function, once, when a descriptor is ready.
+local Listener = {}
+Listener.__index = Listener
+
+function Listener:take()
+  self:stop()
+  self.fn()
+end
+
+---It is not called any more.  May be repeated.
+function Listener:stop()
+  local loop = self.loop
+  if not loop then
+    return
+  end
+  self.loop = nil
+  loop.n_watches = loop.n_watches - 1
+  if self[1] then
+    core.unwatch(self[1])
+  end
+end
+
+---Call `fn()` from the loop, once, when the descriptor is ready.  It may neither wait
+---nor raise.
+---@return table? listener with a method stop()
+---@return string? message
+---@return string? name
+function M.listen(loop, fd, mode, fn)
+  local self = setmetatable({ loop = loop, fn = fn }, Listener)
+  loop.n_watches = loop.n_watches + 1
+  local watch, message, name = core.watch(loop.core, fd, mode, self)
+  if not watch then
+    self:stop()
+    return nil, message, name
+  end
+  return self
+end
+
 ---End the waits that are listed here, as if their descriptors were ready: they are
 ---not watched any more and may be closed.
 function M.end_waits(waits)

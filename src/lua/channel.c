@@ -240,6 +240,22 @@ static int l_link_recv_fd(lua_State *L)
     return 1;
 }
 
+/* link_heard(link) -> text: what came that is no frame, or is not yet one, and
+ * some of what comes after it; of one that is of no more use */
+static int l_link_heard(lua_State *L)
+{
+    const struct fm__link *link = check_link(L);
+    char more[256];
+    ssize_t n = -1;
+
+    if (link->read_fd >= 0)
+        n = fm__sys.read(link->read_fd, more, sizeof more);
+    lua_pushlstring(L, (const char *)link->in.raw, link->in.n_raw);
+    lua_pushlstring(L, more, n > 0 ? (size_t)n : 0);
+    lua_concat(L, 2);
+    return 1;
+}
+
 /* link_close(link): also __gc */
 static int l_link_close(lua_State *L)
 {
@@ -366,6 +382,7 @@ void fmL_open_channel(lua_State *L)
                                          {"link_flush", l_link_flush},
                                          {"link_recv", l_link_recv},
                                          {"link_recv_fd", l_link_recv_fd},
+                                         {"link_heard", l_link_heard},
                                          {"link_close", l_link_close},
                                          {"hold_fd", l_hold_fd},
                                          {"copy_fd", l_copy_fd},
