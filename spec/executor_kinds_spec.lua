@@ -113,6 +113,15 @@ describe("an engine as an executor", function()
       fork_map.map({ 1, 1, 1, 1, 1 }, "math:random", { seed = 7, executor = engine }))
   end)
 
+  it("raises what failed, and not what was cancelled for it", function()
+    local engine <close> = fork_map.new()
+    local err = process.failure(fork_map.map, 2, function(i)
+      while i == 1 do end
+      error("second", 0)
+    end, { executor = engine, workers = 2 })
+    assert.same({ "second", 2 }, { err.message, err.index })
+  end)
+
   it("has nothing left of a map that is left by an error", function()
     local engine <close> = fork_map.new()
     local function spin(i) while i > 1 do end end
@@ -388,9 +397,9 @@ describe("an executor of others", function()
     local other = { spawn = function()
       return inline:spawn(give, answer)
     end }
-    local function reduce()
+    local function reduce(on_error)
       return process.failure(fork_map.reduce, 2, "math:max", math.max, 0,
-        { executor = other, on_error = "collect", workers = 1 }).kind
+        { executor = other, on_error = on_error, workers = 1 }).kind
     end
     for _, failure in ipairs {
       5, {}, { index = 1 }, { index = 7, message = "x" }, { index = 1.0, message = "x" },
@@ -402,7 +411,7 @@ describe("an executor of others", function()
     answer = "text"
     assert.equal("protocol", reduce())
     answer = { failure = { index = 1, message = "again and again" } }
-    assert.equal("protocol", reduce())
+    assert.same({ "error", "protocol" }, { reduce(), reduce("collect") })
   end)
 
   it("fails a call that it raises for, or gives no future for", function()

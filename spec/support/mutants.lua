@@ -439,6 +439,37 @@ local mutants = {
       "  return self.n - consumed < self.active + 1\n" } },
     tests = { "source_spec.lua are read no further ahead of the consumer" },
   },
+  {
+    name = "one call more than the window of a dispatch",
+    edits = { { "lua/fork_map/dispatch.lua", "self.n_open < self.window and",
+      "self.n_open <= self.window and" } },
+    tests = { "executor_kinds_spec.lua gets two calls for each worker" },
+  },
+  {
+    name = "a dispatch does not wait for what it cancels",
+    edits = { { "lua/fork_map/dispatch.lua",
+      "  while self.n_open > 0 and not self.loop.is_closed do\n",
+      "  while self.n_open > 0 and self.loop.is_closed do\n" } },
+    tests = { "executor_kinds_spec.lua has nothing left of a map that is left by an error" },
+  },
+  {
+    name = "cancelled items among the failures",
+    edits = { { "lua/fork_map/dispatch.lua", "  if self.is_closed then\n    return\n  elseif cell",
+      "  if cell" } },
+    tests = { "executor_kinds_spec.lua raises what failed, and not what was cancelled for it" },
+  },
+  {
+    name = "answers of calls are believed",
+    edits = { { "lua/fork_map/fold.lua", "  return failure.index >= task.first and",
+      "  return failure.index > 0 or" } },
+    tests = { "executor_kinds_spec.lua cannot pass an answer off as something else" },
+  },
+  {
+    name = "any _ENV travels",
+    edits = { { "lua/fork_map/travel.lua", "  if rawequal(value, globals) and (",
+      "  if globals ~= nil and (" } },
+    tests = { "travel_spec.lua refuses an _ENV that is another table" },
+  },
 }
 
 return table.move(of_maps, 1, #of_maps, #mutants + 1, mutants)
