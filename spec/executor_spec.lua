@@ -1,9 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- What every executor has to do.  A new one is a row of EXECUTORS.
+local channels = require "fork_map.channel"
 local fork_map = require "fork_map"
 local futures = require "support.futures"
 local process = require "support.process"
 local quiet = require "support.quiet"
+local remote = require "fork_map.remote"
+local server = require "fork_map.remote_server"
+local sys = require "specs_core"
 
 -- Functions that can go anywhere: specs have an _ENV of their own, chunks have none.
 local function fn(text)
@@ -30,7 +34,26 @@ local function new_foreign(engine)
   end }
 end
 
--- has_process: calls may die, and be ended; has_options: it takes options of calls.
+-- A template that a child of the engine serves over two pipes.
+local function new_remote(engine)
+  local there_r, there_w = sys.pipe()
+  local back_r, back_w = sys.pipe()
+  local f = engine:spawn(function()
+    sys.close(there_w)
+    sys.close(back_r)
+    return server.serve(assert(channels.adopt(there_r, back_w)))
+  end)
+  while f:status() == "queued" do
+    engine:step(0)
+  end
+  f:detach()
+  sys.close(there_r)
+  sys.close(back_w)
+  return assert(remote.open(engine.loop, { back_r, there_w }))
+end
+
+-- has_process: calls may die, and be ended; has_options: it takes options of calls;
+-- is_elsewhere: they are no children of this process.
 local EXECUTORS = {
   { name = "an engine", has_process = true, has_options = true,
     open = function(engine) return engine end },
@@ -43,6 +66,8 @@ local EXECUTORS = {
   { name = "a view of executor.inline", has_options = true,
     open = function() return fork_map.with { executor = fork_map.executor.inline } end },
   { name = "an executor of others", has_process = true, open = new_foreign },
+  { name = "a template behind a connection", has_process = true, has_options = true,
+    is_elsewhere = true, open = new_remote },
 }
 
 for _, row in ipairs(EXECUTORS) do
@@ -147,6 +172,10 @@ for _, row in ipairs(EXECUTORS) do
         executor:spawn(SPIN)
         collectgarbage()
         collectgarbage()
+        if row.is_elsewhere then -- it runs no other before
+          assert.equal(4, executor:spawn(SQUARE, 2):await())
+          return
+        end
         futures.step_until(fork_map.engine(), function()
           engine:step(0)
           return #process.children() == 0

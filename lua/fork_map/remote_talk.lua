@@ -60,25 +60,28 @@ end
 
 -- ------------------------------------------------------------------ options
 
--- Options of calls that are heeded there; what a connection cannot carry is not.
-local OPTIONS = {
-  timeout = true, grace = true, retries = true, retry_on = true, backoff = true,
-  limits = true, seed = true, nice = true, name = true, executor = true,
+-- Options of calls that are heeded there.
+local HEEDED = {
+  "timeout", "grace", "retries", "retry_on", "backoff", "limits", "seed", "nice", "name",
 }
 
+-- What a connection cannot carry, with what these are without being asked for.
+local REFUSED = { codec = "auto", output = "inherit", keep_fds = "all", sandbox = false }
+
 ---The options of a call as they are sent.
----@param opts table checked
+---@param opts table checked; those of verbs and nurseries are not for the call
 ---@return table? call
 ---@return string? text what is wrong
 function M.check_options(opts)
-  local call = {}
-  for name, value in pairs(opts) do
-    if not OPTIONS[name] then
+  for name, default in pairs(REFUSED) do
+    if opts[name] and opts[name] ~= default then
       return nil, ('fork_map: option "%s" cannot be used with a template behind connect')
         :format(name)
-    elseif name ~= "executor" then
-      call[name] = value
     end
+  end
+  local call = {}
+  for _, name in ipairs(HEEDED) do
+    call[name] = opts[name] or nil
   end
   return call
 end
