@@ -80,6 +80,22 @@ describe("loop:wait_fd()", function()
     end)
   end
 
+  for name, place in pairs(PLACES) do
+    if not name:find("below") then -- no other task runs there
+      it("is not disturbed by the collector " .. name, function()
+        engine:task(function()
+          for _ = 1, 4 do
+            collectgarbage()
+            engine:yield()
+          end
+          sys.write(writer, "x")
+        end):detach()
+        assert.is_true(place(engine, wait))
+        is_clean(engine)
+      end)
+    end
+  end
+
   it("lets other tasks run", function()
     local order = {}
     engine:run(function()

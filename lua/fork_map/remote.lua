@@ -503,7 +503,8 @@ function Remote:wait(seconds)
     local cell = cells.new(self.loop, "remote wait", WAIT)
     self.waiting[cell] = true
     local _ <close> = setmetatable({ remote = self, cell = cell }, Waiting)
-    if not loops.wait(futures.new(cell), cell, deadline) then
+    local f = futures.new(cell) -- held while it is waited for
+    if not loops.wait(f, cell, deadline) then
       return false
     end
   end

@@ -73,7 +73,10 @@ function loops.Loop:wait_fd(fd, mode, deadline, waits)
     end
     return nil, message, name
   end
-  local is_ready = loops.wait(futures.new(cell), cell, deadline)
+  -- Held here, as whoever waits at top level holds the cell alone: collected, it would
+  -- be the end of the wait.
+  local f = futures.new(cell)
+  local is_ready = loops.wait(f, cell, deadline)
   if cell.err then
     error(cell.err, 0)
   end

@@ -155,7 +155,7 @@ static int list_parts(const struct fm__link *link, struct iovec parts[2])
         parts[n].iov_base = (void *)(uintptr_t)(link->out + at);
         parts[n++].iov_len = body - at;
     }
-    if (parts[0].iov_len >= PIECE_MOST) {
+    if (n > 0 && parts[0].iov_len >= PIECE_MOST) {
         parts[0].iov_len = PIECE_MOST;
         n = 1;
     }
