@@ -4,9 +4,10 @@
 -- Those of this library also heed the options of calls, and take part in nurseries as
 -- calls of the engine do.  That is in the metatable of theirs:
 --
---   __prepare(executor, opts)   checks options of calls, over its own defaults; returns
---                               what __spawn takes as `call`, or nil and what is wrong;
---                               what bind() gave makes that executor stand for another
+--   __prepare(executor, opts)   checks options of calls, and of nothing else, over its
+--                               own defaults, which false lifts; returns what __spawn
+--                               takes as `call`, or nil and what is wrong; what bind()
+--                               gave makes that executor stand for another
 --   __spawn(executor, call, scope, index, fn, ...)
 --                               as spawn(): begins a cell with futures.call(cell, scope,
 --                               ...); `index` is that of an item, or nil
@@ -233,7 +234,7 @@ Bound.__index = Bound
 function M.bind(executor, opts)
   local prepare = field(executor, "__prepare")
   if prepare then
-    local call, text = prepare(executor, opts)
+    local call, text = prepare(executor, options.of_calls(opts))
     if not call then
       return nil, text
     end

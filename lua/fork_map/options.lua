@@ -585,6 +585,19 @@ function M.find_process_option(checked)
   end
 end
 
+---Those that are of calls; false lifts a default.
+---@param checked table
+---@return table
+function M.of_calls(checked)
+  local found = {}
+  for name, value in pairs(checked) do
+    if CALL[name] then
+      found[name] = value
+    end
+  end
+  return found
+end
+
 ---An option of calls that is set: for who knows none of them.
 ---@param checked table
 ---@return string? name
