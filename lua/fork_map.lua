@@ -9,6 +9,7 @@ local inline = require "fork_map.inline"
 local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
 local planning = require "fork_map.plan"
+local serving = require "fork_map.serve"
 
 ---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
 ---its values.  The child is a copy of this process: upvalues, userdata and
@@ -158,6 +159,10 @@ function M.worker()
   if not id then
     return nil
   end
+  local call, call_attempt = serving.current()
+  if call then
+    return { id = id, pid = pid, index = call, attempt = call_attempt }
+  end
   return { id = id, pid = pid, index = planning.get_number(index), attempt = attempt }
 end
 
@@ -168,6 +173,8 @@ function M.emit(value)
   local item = inline.current()
   if item then
     inline.emit(item, value)
+  elseif serving.is_here() then
+    serving.emit(value)
   else
     core.emit(value)
   end
@@ -192,10 +199,18 @@ end
 ---@return boolean
 function M.cancelled()
   local task = loops.current
-  if task and not loops.is_stale() then
+  if task and not task.is_runner and not loops.is_stale() then
     return task.stop_error ~= nil
   end
   return core.cancelled()
+end
+
+---In a worker of a pool: have it replaced.  It begins no more calls, and ends when those
+---that it has begun have ended.
+function M.retire()
+  if not serving.retire() then
+    error("fork_map.retire: not in a worker of a pool", 2)
+  end
 end
 
 ---In a child: when it is asked to end, call `fn()` before its next instruction, and

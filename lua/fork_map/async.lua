@@ -9,6 +9,7 @@ local executors = require "fork_map.executor"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local nurseries = require "fork_map.nursery"
+local pools = require "fork_map.pool"
 local options = require "fork_map.options"
 local promises = require "fork_map.promise"
 local tasks = require "fork_map.task"
@@ -109,7 +110,7 @@ end
 function Verbs:run(main, ...)
   local target = target_of(self)
   check_start("run", target.engine, main)
-  if loops.current then
+  if loops.current and not loops.current.is_runner then
     error("fork_map.run: a task is running already", 2)
   end
   return tasks.run(M.get_loop(target.engine), main, ...)
@@ -179,6 +180,21 @@ function Verbs:as_completed(from)
     error(text, 2)
   end
   return completed, nil, nil, completed
+end
+
+---A pool of workers that call `handler(...)` for each of its calls; without a handler
+---each call brings its function along.
+---@param handler? function|string
+---@param opts? fork_map.PoolOptions
+---@return fork_map.Pool
+---@overload fun(opts: fork_map.PoolOptions): fork_map.Pool
+function Verbs:pool(handler, opts)
+  if type(handler) == "table" and opts == nil then
+    handler, opts = nil, handler
+  end
+  local target = target_of(self)
+  loops.check_process()
+  return finish(pools.new(M.get_loop(target.engine), target.opts, handler, opts or {}))
 end
 
 -- Returns what is wrong, or nil with what Scope needs.

@@ -258,6 +258,8 @@ local function look_around(most, runs_tasks)
   return most, busy
 end
 
+M.look_around = look_around
+
 -- Wait for the cores of these loops, and let them do what they have to, which is
 -- nothing where tasks alone go on.
 local function step_cores(busy, own, seconds)
@@ -285,6 +287,8 @@ local function turn_all(runs_tasks)
     loop:turn(runs_tasks)
   end
 end
+
+M.turn_all = turn_all
 
 -- Holds is_scheduling for a block.  A hook of the host may raise anywhere in it.
 local scheduling = setmetatable({}, { __close = function(_, err)
@@ -515,7 +519,7 @@ end
 function Loop:step(seconds)
   local before = self.n_settled
   local runs_tasks = not (M.current or M.is_scheduling)
-  if self:is_busy_in_lua() then
+  if self:is_busy_in_lua() or core.has_settled(self.core) then
     seconds = 0
   elseif seconds > 0 then
     local at = self.timers:next() or math.huge

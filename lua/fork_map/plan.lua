@@ -44,6 +44,8 @@ local function count_workers(spec)
   return math.max(1, auto - math.tointeger(tonumber(less or 0)))
 end
 
+M.count_workers = count_workers
+
 ---@param opts table
 ---@return integer? workers
 ---@return string? text what is wrong

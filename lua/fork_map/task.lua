@@ -21,6 +21,7 @@ local GRACE = 1
 ---@field cell fork_map.Cell
 local Task = {}
 Task.__index = Task
+M.Task = Task
 
 local CANCELLED = "the task was cancelled"
 

@@ -37,6 +37,7 @@ tell_data(struct fm__serving *serving, uint64_t call, enum fm__tell_what what,
 
 static int __attribute__((unused)) echo(struct fm__serving *serving)
 {
+    CHECK_INT(serving->tag, 77 + serving->tray.pieces.len);
     return tell_data(serving, serving->call, FM__TELL_VALUE,
                      serving->tray.pieces.data, serving->tray.pieces.len);
 }
@@ -102,12 +103,20 @@ wait_ready(fm_engine *engine, fm_future *worker)
     CHECK_INT(message.call, 0);
 }
 
+static int __attribute__((unused))
+give_bytes(fm_future *worker, const void *data, size_t len, uint64_t *ret_call)
+{
+    const struct fm__gift gift = {.data = data, .len = len, .tag = 77 + len};
+
+    return fm__duplex_give(worker, &gift, ret_call);
+}
+
 static uint64_t __attribute__((unused))
 give(fm_future *worker, const char *text)
 {
     uint64_t call = 0;
 
-    CHECK_INT(fm__duplex_give(worker, text, strlen(text), 0, &call), 1);
+    CHECK_INT(give_bytes(worker, text, strlen(text), &call), 1);
     CHECK(call != 0);
     return call;
 }

@@ -50,8 +50,8 @@ TEST(calls_of_every_length_come_back_as_they_were_given)
         struct fm__message message;
 
         while (n_given < N_CALLS && n_given < n + AHEAD) {
-            CHECK(fm__duplex_give(worker, bytes + n_given % 256,
-                                  len_of(n_given), 7, &numbers[n_given]) >= 0);
+            CHECK(give_bytes(worker, bytes + n_given % 256, len_of(n_given),
+                             &numbers[n_given]) >= 0);
             n_given++;
         }
         CHECK(hear(engine, worker, &message));
@@ -77,11 +77,11 @@ TEST(a_worker_takes_no_more_calls_than_there_are_slots)
 
     wait_ready(engine, worker);
     for (int i = 0; i < FM__DESK_SLOTS; i++)
-        CHECK_INT(fm__duplex_give(worker, "x", 1, 0, &call), 1);
-    CHECK_INT(fm__duplex_give(worker, "x", 1, 0, &call), -EAGAIN);
+        CHECK_INT(give_bytes(worker, "x", 1, &call), 1);
+    CHECK_INT(give_bytes(worker, "x", 1, &call), -EAGAIN);
     for (int i = 0; i < FM__DESK_SLOTS; i++)
         CHECK(hear(engine, worker, &message));
-    CHECK_INT(fm__duplex_give(worker, "x", 1, 0, &call), 1);
+    CHECK_INT(give_bytes(worker, "x", 1, &call), 1);
     CHECK(hear(engine, worker, &message));
     dismiss(engine, worker);
     fm_engine_free(engine);
@@ -196,8 +196,8 @@ TEST(a_call_is_taken_back_in_the_middle_of_its_bytes)
     wait_ready(engine, worker);
     first = give(worker, "first");
     hear_event(engine, worker, first);
-    CHECK_INT(fm__duplex_give(worker, bytes, LONGEST, 0, &second), 0);
-    CHECK_INT(fm__duplex_give(worker, "third", 5, 0, &third), 0);
+    CHECK_INT(give_bytes(worker, bytes, LONGEST, &second), 0);
+    CHECK_INT(give_bytes(worker, "third", 5, &third), 0);
     CHECK(!fm__duplex_is_sent(worker, second));
     CHECK(fm__duplex_take_back(worker, second));
     CHECK(fm__duplex_is_sent(worker, second));
@@ -240,7 +240,7 @@ TEST(calls_that_were_begun_are_known_when_the_worker_is_killed)
     CHECK(fm__duplex_begun_at(worker, third) == 0);
     CHECK(!fm__duplex_take_back(worker, second));
     CHECK(fm__duplex_take_back(worker, third));
-    CHECK_INT(fm__duplex_give(worker, "", 0, 0, &third), FM_ECLOSED);
+    CHECK_INT(give_bytes(worker, "", 0, &third), FM_ECLOSED);
     fm_future_unref(worker);
     (void)close(gate[0]);
     (void)close(gate[1]);
@@ -261,7 +261,7 @@ TEST(every_call_is_ended_or_open_after_a_kill_at_any_moment)
 
         wait_ready(engine, worker);
         for (int i = 0; i < FM__DESK_SLOTS; i++)
-            CHECK_INT(fm__duplex_give(worker, "x", 1, 0, &calls[i]), 1);
+            CHECK_INT(give_bytes(worker, "x", 1, &calls[i]), 1);
         for (volatile int i = 0; i < round * 2000; i++)
             ;
         CHECK_INT(kill(fm_future_get_pid(worker), SIGKILL), 0);
@@ -367,7 +367,7 @@ TEST(a_worker_ends_with_its_engine)
     wait_ready(engine, worker);
     CHECK_INT(fm_engine_close(engine, 0), 0);
     CHECK_INT(fm_future_get_outcome(worker)->kind, FM_CLOSED);
-    CHECK_INT(fm__duplex_give(worker, "", 0, 0, &call), FM_ECLOSED);
+    CHECK_INT(give_bytes(worker, "", 0, &call), FM_ECLOSED);
     fm_future_unref(worker);
     fm_engine_free(engine);
 }

@@ -142,7 +142,7 @@ TEST(what_is_not_so_ends_the_worker)
         while (hear(engine, worker, &message)) {
             CHECK(message.call == call || message.call == 0);
             if (message.what == FM__TELL_EVENT)
-                (void)fm__duplex_give(worker, "two", 3, 0, &call);
+                (void)give_bytes(worker, "two", 3, &call);
         }
         CHECK_STR(fm_kind_name(fm_future_get_outcome(worker)->kind),
                   "protocol");
@@ -186,11 +186,11 @@ TEST(a_desk_that_is_written_over_costs_its_own_calls_only)
         int n = 0, n_ended = 0;
 
         wait_ready(engine, worker);
-        while (n < 50 && fm__duplex_give(worker, "x", 1, 0, &calls[n]) >= 0)
+        while (n < 50 && give_bytes(worker, "x", 1, &calls[n]) >= 0)
             n++;
         while (n_ended == 0 && hear(engine, worker, &message))
             n_ended += message.what == FM__TELL_VALUE;
-        (void)fm__duplex_give(worker, "x", 1, 0, &calls[n]);
+        (void)give_bytes(worker, "x", 1, &calls[n]);
         (void)fm_future_cancel(worker, 0);
         (void)wait_for(engine, worker);
         for (int i = 0; i < n; i++) {

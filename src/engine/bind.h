@@ -48,10 +48,6 @@ unsigned fm__engine_max_children(const fm_engine *engine);
  * heed it. */
 void fm__engine_set_alarm(fm_engine *engine, int64_t at_ns);
 
-/* The binding has, or has not, something to take that a step has brought: the
- * same two tell the host so when it has left the engine. */
-void fm__engine_set_due(fm_engine *engine, bool is_due);
-
 /* Wait at most so long for any of these engines to have work.  0 or -errno. */
 int fm__engines_wait(fm_engine *const *engines, size_t n, int64_t timeout_ns);
 

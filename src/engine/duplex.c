@@ -71,6 +71,8 @@ int fm__duplex_open(struct fm__duplex *duplex)
         fm__duplex_close(duplex);
     else
         fm__fd_keep(duplex->bell.hear_fd, true);
+    if (rc == 0 && duplex->leaves)
+        atomic_store(&duplex->desk->order, FM__DESK_LEAVE);
     return rc;
 }
 
@@ -212,7 +214,7 @@ static bool takes_calls(const fm_future *future)
            future->inbox.ending == FM__ENDING_OPEN && !future->is_gone;
 }
 
-int fm__duplex_give(fm_future *future, const void *data, size_t len, int format,
+int fm__duplex_give(fm_future *future, const struct fm__gift *gift,
                     uint64_t *ret_call)
 {
     struct fm__duplex *duplex = future->duplex;
@@ -228,9 +230,11 @@ int fm__duplex_give(fm_future *future, const void *data, size_t len, int format,
     *call = (struct fm__duplex_call){
         .number = ++duplex->n_given * FM__DESK_SLOTS + slot,
         .given_at = fm__clock_now(),
-        .data = data,
-        .len = len,
-        .format = format};
+        .data = gift->data,
+        .len = gift->len,
+        .format = gift->format};
+    atomic_store_explicit(&duplex->desk->tags[slot], gift->tag,
+                          memory_order_relaxed);
     set_word(duplex, slot, fm__desk_word(call->number, FM__DESK_GIVEN));
     duplex->pours[duplex->n_pours++] = (unsigned char)slot;
     *ret_call = call->number;
@@ -434,6 +438,11 @@ int fm__template_spawn_duplex(fm_template *template,
     struct fm__work work = {.origin = template, .errand = errand};
 
     return spawn(template->engine, opts, &work, ret_future);
+}
+
+bool fm__future_is_duplex(const fm_future *future)
+{
+    return future->duplex != NULL;
 }
 
 void fm__duplex_on_news(fm_future *future, fm__news_cb cb, void *ud)

@@ -17,8 +17,8 @@
 
 #include "engine/bind.h"
 #include "fork_map.h"
+#include "process/desk.h"
 #include "wire/frame.h"
-#include "wire/sink.h"
 
 /* ------------------------------------------------------------- the parent */
 
@@ -37,14 +37,25 @@ int fm__template_spawn_duplex(fm_template *template,
                               const struct fm__errand *errand,
                               fm_future **ret_future);
 
+bool fm__future_is_duplex(const fm_future *future);
+
 /* Register the one listener. */
 void fm__duplex_on_news(fm_future *future, fm__news_cb cb, void *ud);
+
+/* What is given: bytes, their format, and a number that the worker is told with
+ * them. */
+struct fm__gift {
+    const void *data;
+    size_t len;
+    int format;
+    uint64_t tag;
+};
 
 /* Give it a call, when it has said FM__TELL_READY.  Returns 1, or 0 when there
  * was no room for all of it: then the bytes have to stay where they are until
  * fm__duplex_is_sent() or the end of the call.  Or -EAGAIN when it has as many
  * calls as it can, FM_ECLOSED when it is ending. */
-int fm__duplex_give(fm_future *future, const void *data, size_t len, int format,
+int fm__duplex_give(fm_future *future, const struct fm__gift *gift,
                     uint64_t *ret_call);
 bool fm__duplex_is_sent(const fm_future *future, uint64_t call);
 

@@ -448,7 +448,7 @@ static void leave_ready(fm_engine *engine)
 
     if (engine->poller.timer_fd < 0)
         return;
-    if (go_to_sleep(engine) || engine->due.first || engine->is_due ||
+    if (go_to_sleep(engine) || engine->due.first ||
         (engine->queue.first &&
          fm__engine_count_jobs(engine) < engine->opts.max_children))
         (void)fm__bell_ring(&engine->bell);
@@ -503,11 +503,6 @@ int fm__engine_rest(fm_engine *engine, int64_t timeout_ns)
     return rc;
 }
 
-void fm__engine_set_due(fm_engine *engine, bool is_due)
-{
-    engine->is_due = is_due;
-}
-
 void fm__engine_set_alarm(fm_engine *engine, int64_t at_ns)
 {
     if (engine->alarm_at == at_ns || engine->closed ||
@@ -535,7 +530,7 @@ int64_t fm_engine_timeout(fm_engine *engine)
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return -1;
-    if (engine->due.first || engine->is_due ||
+    if (engine->due.first ||
         (engine->queue.first &&
          fm__engine_count_jobs(engine) < engine->opts.max_children))
         return 0;

@@ -138,7 +138,6 @@ struct fm_engine {
     unsigned n_templates; /* of n_running */
     fm_map *maps;         /* that are not over */
     bool has_news;        /* for who waits for a map, or messages */
-    bool is_due;          /* the binding has something to take */
     bool rests;           /* a step waits though nothing is alive */
     int64_t start_until;  /* when this step starts no more jobs; 0: never */
     int64_t alarm_at;     /* when the binding has work of its own; 0: never */

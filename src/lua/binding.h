@@ -52,6 +52,7 @@ struct fmL_call {
     struct fmL_call *prev, *next; /* in fmL_engine.calls */
     struct fmL_call *next_idle;   /* in fmL_engine.idle */
     struct fmL_future *listener;  /* which the loop settles, or NULL */
+    bool is_duplex;               /* it is given calls while it runs */
     lua_State *thread;            /* holds the function and its arguments */
     const struct fmL_options *options;
     const struct fmL_map *map; /* whose item it is, or NULL, */
@@ -64,6 +65,8 @@ struct fmL_call {
  * table of the Lua half, its cell, under the address of this. */
 struct fmL_told {
     struct fmL_told *next;
+    bool is_listed;
+    bool stays; /* it may be told of again: its cell is kept */
 };
 
 struct fmL_engine {
@@ -89,7 +92,8 @@ struct fmL_future {
     fm_future *future; /* NULL before the start and when closed */
     struct fmL_engine *engine;
     bool is_local;        /* held in a to-be-closed variable of who waits */
-    struct fmL_told told; /* when it has settled */
+    bool is_heard;        /* a message of it is being decoded */
+    struct fmL_told told; /* when it has settled, or something to hear */
 };
 
 /* user values */
@@ -99,7 +103,7 @@ enum {
     FML_ENGINE_LIVE,      /* address of a struct fmL_told -> its cell */
     FML_ENGINE_VALUES = FML_ENGINE_LIVE
 };
-enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS };
+enum { FML_FUTURE_ENGINE = 1, FML_FUTURE_OPTIONS, FML_FUTURE_BYTES };
 enum { FML_CALL_THREAD = 1, FML_CALL_OPTIONS };
 
 /* What the module keeps of the Lua state it was loaded into, and what it needs
@@ -227,6 +231,14 @@ void fmL_open_spawn(lua_State *L);
 /* channel.c: links, and descriptors as Lua has them */
 
 void fmL_open_channel(lua_State *L);
+
+/* pool.c: workers of pools, in the host */
+
+void fmL_open_pool(lua_State *L);
+
+/* serve.c: the same in their processes */
+
+void fmL_open_serve(lua_State *L);
 
 /* wait_fd.c: waiting for one descriptor */
 

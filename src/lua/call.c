@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <lauxlib.h>
+#include "engine/duplex.h"
 
 /* Slots that the job needs on its thread beside the function and arguments. */
 #define CALL_STACK (2 * LUA_MINSTACK)
@@ -141,6 +142,7 @@ static void call_retire(struct fmL_call *call)
 
     lua_settop(call->thread, 0);
     call->listener = NULL;
+    call->is_duplex = false;
     if (box->n_idle >= IDLE_MOST && call != &box->first && call->prev != NULL &&
         L != NULL && lua_checkstack(L, 1)) {
         call_free(L, call);
@@ -151,6 +153,16 @@ static void call_retire(struct fmL_call *call)
     box->n_idle++;
 }
 
+/* Engine: a worker of a pool has told something. */
+static void call_news(fm_future *future, void *ud)
+{
+    const struct fmL_call *call = ud;
+
+    (void)future;
+    if (call->listener != NULL)
+        fmL_tell(call->engine, &call->listener->told);
+}
+
 static void call_settled(fm_future *future, void *ud)
 {
     struct fmL_call *call = ud;
@@ -158,8 +170,10 @@ static void call_settled(fm_future *future, void *ud)
     struct fmL_future *listener = call->listener;
 
     (void)future;
-    if (listener != NULL)
+    if (listener != NULL) {
+        listener->told.stays = false;
         fmL_tell(box, &listener->told);
+    }
     call_retire(call);
 }
 
@@ -202,6 +216,20 @@ static void call_line(int stream, const char *line, size_t len, void *ud)
 /* --------------------------------------------------------------------- start
  */
 
+static int call_spawn(struct fmL_call *call, const struct fm_job_opts *job,
+                      fm_future **ret_future)
+{
+    fm_engine *engine = call->engine->engine;
+    int rc;
+
+    if (!call->is_duplex)
+        return fm_spawn(engine, job, fmL_run_job, call, ret_future);
+    rc = fm__spawn_duplex(engine, job, fmL_run_job, call, ret_future);
+    if (rc == 0)
+        fm__duplex_on_news(*ret_future, call_news, call);
+    return rc;
+}
+
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
                    struct fmL_future *listener, fm_future **ret_future)
 {
@@ -222,7 +250,7 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
     job.on_line = call_line;
     job.on_line_ud = call;
     job.ud_free = call_let_go;
-    rc = fm_spawn(call->engine->engine, &job, fmL_run_job, call, ret_future);
+    rc = call_spawn(call, &job, ret_future);
     if (rc < 0)
         call_retire(call);
     else if (fm_future_on_settle(*ret_future, call_settled, call) < 0)

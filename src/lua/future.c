@@ -73,7 +73,7 @@ struct fmL_future *fmL_future_push(lua_State *L, int engine, int options)
     struct fmL_future *handle;
 
     (void)fmL_check_options(L, options);
-    handle = lua_newuserdatauv(L, sizeof *handle, 2);
+    handle = lua_newuserdatauv(L, sizeof *handle, 3);
     memset(handle, 0, sizeof *handle);
     handle->engine = fmL_check_engine(L, engine);
     luaL_setmetatable(L, FML_FUTURE_MT);

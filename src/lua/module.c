@@ -112,7 +112,7 @@ FM_API int luaopen_fork_map_core(lua_State *L)
 {
     luaL_checkversion(L);
     open_kept(L);
-    lua_createtable(L, 0, 80);
+    lua_createtable(L, 0, 112);
     fmL_open_error(L);
     fmL_open_engine(L);
     fmL_open_options(L);
@@ -126,6 +126,8 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_map(L);
     fmL_open_source(L);
     fmL_open_item(L);
+    fmL_open_pool(L);
+    fmL_open_serve(L);
     fmL_open_wait_fd(L);
     fmL_open_channel(L);
     lua_pushcfunction(L, l_prepare);

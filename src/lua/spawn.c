@@ -33,6 +33,9 @@ void fmL_push_live(lua_State *L, int engine)
 
 void fmL_tell(struct fmL_engine *box, struct fmL_told *told)
 {
+    if (told->is_listed)
+        return;
+    told->is_listed = true;
     told->next = NULL;
     if (box->told == NULL)
         box->told = told;
@@ -41,8 +44,7 @@ void fmL_tell(struct fmL_engine *box, struct fmL_told *told)
     box->last_told = told;
 }
 
-/* spawn(engine, options, cell, fn, ...) -> future */
-static int l_spawn(lua_State *L)
+static int spawn(lua_State *L, bool is_duplex)
 {
     struct fmL_engine *box = fmL_check_engine(L, 1);
     struct fmL_future *handle;
@@ -62,6 +64,8 @@ static int l_spawn(lua_State *L)
     lua_replace(L, 3); /* the cell is in the table */
     lua_insert(L, 3);  /* engine, options, future, cells, fn, ... */
     call = fmL_call_take(L, box);
+    call->is_duplex = is_duplex;
+    handle->told.stays = is_duplex;
     previous = fmL_enter(L, box);
     rc = fmL_call_start(L, call, 2, 5, handle, &handle->future);
     fmL_leave(box, previous);
@@ -75,6 +79,26 @@ static int l_spawn(lua_State *L)
     return 1;
 }
 
+/* spawn(engine, options, cell, fn, ...) -> future */
+static int l_spawn(lua_State *L)
+{
+    return spawn(L, false);
+}
+
+/* hire(engine, options, cell, fn, ...) -> future of a worker: the cell is told
+ * also of what it says */
+static int l_hire(lua_State *L)
+{
+    return spawn(L, true);
+}
+
+/* has_settled(engine) -> boolean: next_settled() would give a cell */
+static int l_has_settled(lua_State *L)
+{
+    lua_pushboolean(L, fmL_check_engine(L, 1)->told != NULL);
+    return 1;
+}
+
 /* next_settled(engine) -> cell | nil: the first that was told of and not taken
  * yet */
 static int l_next_settled(lua_State *L)
@@ -85,10 +109,13 @@ static int l_next_settled(lua_State *L)
     if (told == NULL)
         return 0;
     box->told = told->next;
+    told->is_listed = false;
     fmL_push_live(L, 1);
     (void)lua_rawgetp(L, -1, told);
-    lua_pushnil(L);
-    lua_rawsetp(L, -3, told);
+    if (!told->stays) {
+        lua_pushnil(L);
+        lua_rawsetp(L, -3, told);
+    }
     return 1;
 }
 
@@ -329,6 +356,8 @@ static int beacon_gc(lua_State *L)
 void fmL_open_spawn(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"spawn", l_spawn},
+                                         {"hire", l_hire},
+                                         {"has_settled", l_has_settled},
                                          {"next_settled", l_next_settled},
                                          {"status", l_status},
                                          {"details", l_details},

@@ -465,6 +465,11 @@ bool fm_child_is_cancelled(fm_child *child)
     return is_cancelled != 0;
 }
 
+bool fm__child_was_cancelled(const fm_child *child)
+{
+    return child->hears_cancel && is_cancelled != 0;
+}
+
 struct fm__outbox *fm__child_get_outbox(fm_child *child)
 {
     return &child->outbox;

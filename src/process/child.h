@@ -63,6 +63,9 @@ struct fm__channel *fm__child_get_channel(fm_child *child);
 /* In a worker of a pool, else NULL: see serving.h. */
 struct fm__serving *fm__child_get_serving(fm_child *child);
 
+/* Was it asked to stop, and hears of it? */
+bool fm__child_was_cancelled(const fm_child *child);
+
 /* For engine/bind.h */
 struct fm__sink *fm__child_get_sink(fm_child *child);
 void fm__child_set_sampler(fm_child *child, void (*sample)(void *ud), void *ud);

@@ -48,6 +48,7 @@ struct fm__desk {
     _Atomic uint32_t call;               /* changed to wake the worker */
     _Alignas(64) _Atomic uint64_t words[FM__DESK_SLOTS];
     _Atomic int64_t begun_at[FM__DESK_SLOTS]; /* said by the worker */
+    _Atomic uint64_t tags[FM__DESK_SLOTS]; /* what the call is to its giver */
 };
 
 #ifdef FM_TINY

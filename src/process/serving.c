@@ -27,6 +27,7 @@ void fm__serving_init(struct fm__serving *serving, struct fm__outbox *outbox,
     serving->desk = desk;
     serving->bell = *bell;
     serving->call = 0;
+    serving->tag = 0;
     serving->format = 0;
     serving->is_taken = false;
 }
@@ -44,6 +45,8 @@ static bool begin(struct fm__serving *serving, uint64_t call)
 
     atomic_store_explicit(&serving->desk->begun_at[slot], fm__clock_now(),
                           memory_order_relaxed);
+    serving->tag =
+        atomic_load_explicit(&serving->desk->tags[slot], memory_order_relaxed);
     return atomic_compare_exchange_strong(&serving->desk->words[slot], &word,
                                           fm__desk_word(call, FM__DESK_BEGUN));
 }

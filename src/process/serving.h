@@ -21,6 +21,7 @@ struct fm__serving {
     struct fm__bell bell;        /* of the desk */
     struct fm__tray_reader tray; /* tray.pieces are the bytes of the call */
     uint64_t call;               /* that was taken last */
+    uint64_t tag;                /* of it */
     int format;                  /* of its bytes */
     bool is_taken; /* the bytes are those of a call that was taken */
 };

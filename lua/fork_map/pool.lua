@@ -1,0 +1,396 @@
+-- SPDX-License-Identifier: MIT
+-- Pools: workers that are forked once and called often.
+
+local core = require "fork_map.core"
+local cells = require "fork_map.cell"
+local crews = require "fork_map.crew"
+local futures = require "fork_map.future"
+local loops = require "fork_map.loop"
+local options = require "fork_map.options"
+local planning = require "fork_map.plan"
+local signals = require "fork_map.signal"
+local travel = require "fork_map.travel"
+
+local M = {}
+
+---Workers that wait for calls.  Dropping it cancels what it has; leaving the block of a
+---`local p <close>` lets that come to its end, or cancels it when it is left by an error.
+---@class fork_map.Pool
+---@field workers integer how many it may have
+---@field package crew fork_map.Crew
+local Pool = { __name = "fork_map.Pool" }
+Pool.__index = Pool
+
+local function check(self, name)
+  if getmetatable(self) ~= Pool then
+    error(("fork_map: pool:%s: call it with a colon"):format(name), 3)
+  end
+  return self.crew
+end
+
+-- Whether the running function could wait for room.
+local function wait_for_room(crew)
+  while crew.n_waiting >= crew.max_queue do
+    if loops.find_refusal(crew.loop) then
+      local text = "the pool's queue of %d calls is full, and nothing can wait here"
+      local err = cells.new_error("limit", text:format(crew.max_queue))
+      err.limit, err.name = "queue", crew.name
+      error(err, 0)
+    end
+    crew:wait("room")
+  end
+end
+
+local function submit(crew, scope, ...)
+  crew.loop:check_open()
+  if crew.n_waiting >= crew.max_queue then
+    wait_for_room(crew)
+  end
+  if crew.is_closed then
+    error(crews.new_closed_error(), 0)
+  end
+  return futures.call(crew:new_call(), scope, ...)
+end
+
+-- What is sent for the function of a pool without a handler, or what is wrong.
+local function pack(crew, fn)
+  if crew.handler then
+    return nil, "fork_map: pool:spawn: this pool has a handler; use pool:submit"
+  end
+  local kind, text = travel.pack(fn)
+  return kind, kind and text or "fork_map: pool:spawn: " .. text
+end
+
+local NO_HANDLER = "fork_map: pool:%s: this pool has no handler; use pool:spawn"
+
+local function check_handler(self, name)
+  local crew = check(self, name)
+  if not crew.handler then
+    error(NO_HANDLER:format(name), 3)
+  end
+  return crew
+end
+
+---Have a worker call `handler(...)`, and return the future of its values.  Arguments
+---are sent as they are now; one that is a future is replaced by its first value.  Waits
+---while `max_queue` calls wait already.
+---@param ... any
+---@return fork_map.Future
+function Pool:submit(...)
+  return submit(check_handler(self, "submit"), nil, ...)
+end
+
+---The values of `handler(...)`, or the error that it has raised.
+---@param ... any
+---@return any ...
+function Pool:call(...)
+  local f <close> = submit(check_handler(self, "call"), nil, ...)
+  return f:await()
+end
+
+---In a pool without a handler: have a worker call `fn(...)`.  `fn` is a function that
+---captures nothing but _ENV, or "module:function".
+---@param fn function|string
+---@param ... any
+---@return fork_map.Future
+function Pool:spawn(fn, ...)
+  local crew = check(self, "spawn")
+  local kind, text = pack(crew, fn)
+  if not kind then
+    error(text, 2)
+  end
+  return submit(crew, nil, kind, text, ...)
+end
+
+-- ---------------------------------------------------------------------- map
+
+-- Nothing but the pool's calls is waited for.
+local SIGNAL = signals.new_verbs(function()
+  return false
+end)
+
+-- Calls that are under way at once: enough that no worker waits for the next.
+local function window_of(crew)
+  return math.max(2 * crew.max * crew.load, 16)
+end
+
+local Mapping = {}
+Mapping.__index = Mapping
+
+-- One of its calls has settled.
+local function note(self, index, cell)
+  self.futures[index] = nil
+  self.n_out = self.n_out - 1
+  cell.seen = true
+  if cell.outcome == "done" then
+    self.results[index] = cell.values[1]
+  else
+    self.errors[index] = cell.err
+    self.first = math.min(self.first, index)
+  end
+  signals.raise(self, "change")
+end
+
+local function start(self, index, item)
+  local f = submit(self.crew, nil, item, index)
+  self.futures[index] = f
+  self.n_out = self.n_out + 1
+  f.cell:add_waiter(f, function()
+    note(self, index, f.cell)
+  end)
+end
+
+-- A failure ends it at once, if it is to be raised.
+local function has_failed(self)
+  return self.raises and self.first < math.huge
+end
+
+local function item_at(list, index)
+  if list then
+    return list[index]
+  end
+  return index
+end
+
+local function run_mapping(self, list, n, window)
+  while not has_failed(self) do
+    while self.next <= n and self.n_out < window and not has_failed(self) do
+      local index = self.next
+      self.next = index + 1
+      start(self, index, item_at(list, index))
+    end
+    if self.n_out == 0 then
+      return
+    end
+    signals.wait(self, "change", SIGNAL)
+  end
+end
+
+-- What is left of it ends with it.
+function Mapping:__close()
+  local rest = {}
+  for _, f in pairs(self.futures) do
+    rest[#rest + 1] = f
+  end
+  for _, f in ipairs(rest) do
+    f:cancel()
+  end
+  while self.n_out > 0 do
+    signals.wait(self, "change", SIGNAL, true)
+  end
+end
+
+local function check_map(opts)
+  for name, value in next, opts do
+    if name ~= "on_error" then
+      return ('fork_map: pool:map: unknown option "%s"'):format(tostring(name))
+    elseif value ~= "raise" and value ~= "collect" then
+      return 'fork_map: pool:map: option "on_error" must be "raise" or "collect"'
+    end
+  end
+end
+
+---The first values of `handler(item, index)` for every item, in the order of the list.
+---Raises the first failure, after the rest was cancelled, with the results so far in
+---`partial`; with `on_error = "collect"` it returns the results and the errors.
+---@param list table|integer
+---@param opts? { on_error?: "raise"|"collect" }
+---@return table results `results.n` is their number
+---@return table<integer, fork_map.Error>? errors
+function Pool:map(list, opts)
+  local crew = check_handler(self, "map")
+  local items, n = planning.read_list("pool:map", list)
+  local text = type(n) == "string" and n or check_map(opts or {})
+  if text then
+    error(text, 2)
+  end
+  local raises = not (opts and opts.on_error == "collect")
+  local results, errors = {}, {}
+  do
+    local mapping <close> = setmetatable({
+      crew = crew, loop = crew.loop, results = results, errors = errors, futures = {},
+      n_out = 0, next = 1, first = math.huge, raises = raises,
+    }, Mapping)
+    run_mapping(mapping, items, n, window_of(crew))
+    results.n = n
+    local err = raises and errors[mapping.first]
+    if err then
+      err.index, err.partial = mapping.first, results
+      error(err, 0)
+    end
+  end
+  return results, next(errors) and errors or nil
+end
+
+-- --------------------------------------------------------------- everything else
+
+---How it does: workers, busy, idle, queued, running, done, failed, retried, retired,
+---stopped, died, events; and `wait` and `run`, the seconds that calls have waited for
+---their begin and have run: { p50 =, p90 =, p99 =, max = }.
+---@return table
+function Pool:stats()
+  return check(self, "stats"):stats()
+end
+
+---Change how many workers it has.  Those that are too many end when they have ended
+---what they have begun.
+---@param min integer
+---@param max integer
+function Pool:resize(min, max)
+  local crew = check(self, "resize")
+  local checked, text = options.check_pool { min = min, max = max }
+  if not checked then
+    error(text, 2)
+  elseif min == nil or math.type(checked.max) ~= "integer" or checked.min > checked.max then
+    error("fork_map: pool:resize: two numbers of workers are expected, min <= max", 2)
+  end
+  crew.loop:check_open()
+  self.workers = checked.max
+  crew:resize(checked.min, checked.max)
+end
+
+-- Until nothing of it is left.
+local function wait_for_end(crew, is_shielded)
+  while crew.n_workers > 0 or crew.n_open > 0 do
+    crew:wait("change", is_shielded)
+  end
+end
+
+local function check_close(opts)
+  if type(opts) ~= "table" then
+    return "fork_map: pool:close: a table of options is expected"
+  end
+  for name, value in next, opts do
+    if name ~= "drain" then
+      return ('fork_map: pool:close: unknown option "%s"'):format(tostring(name))
+    elseif type(value) ~= "boolean" then
+      return 'fork_map: pool:close: option "drain" must be true or false'
+    end
+  end
+end
+
+---No more calls.  Waits until those that there are have come to their end, and all
+---workers have left; with `drain = false` they are cancelled.  May be called again.
+---@param opts? { drain?: boolean } [true]
+function Pool:close(opts)
+  local crew = check(self, "close")
+  local text = check_close(opts or {})
+  if text then
+    error(text, 2)
+  elseif crew.loop:is_stale() then
+    error(loops.new_stale_error(), 0)
+  elseif crew.loop.is_closed then
+    return
+  end
+  local refusal = loops.find_refusal(crew.loop)
+  if refusal then
+    error(refusal, 2)
+  end
+  crew:close(not (opts and opts.drain == false))
+  wait_for_end(crew)
+end
+
+function Pool:__close(err)
+  local crew = self.crew
+  if crew.loop:is_stale() or crew.loop.is_closed then
+    return
+  end
+  crew:close(err == nil)
+  if not loops.find_refusal(crew.loop) then
+    wait_for_end(crew, err ~= nil)
+  end
+end
+
+-- Nobody can give it calls any more.
+function Pool:__gc()
+  local crew = self.crew
+  if crew and not crew.is_closed and crew.loop.generation == core.generation() then
+    crew.loop:push_dropped(crew)
+  end
+end
+
+-- ------------------------------------------------------------------- making one
+
+local DEFAULTS = {
+  min = 0, max = "auto", load = 2, start = 0.1, stop = 10, max_queue = 100000,
+  retries = 0, backoff = 0, retry_on = { "signal", "exit", "no_result" }, codec = "auto",
+  keep_fds = {},
+}
+
+-- Options of a call that the pool sees to by itself, for each of its calls.
+local OWN = { "timeout", "retries", "retry_on", "backoff", "seed" }
+
+local function set_of(list)
+  local set = {}
+  for _, name in ipairs(list) do
+    set[name] = true
+  end
+  return set
+end
+
+-- What the crew gets, or nil and what is wrong.
+local function settle_options(opts, handler)
+  local max, text = planning.count_workers(opts.max)
+  if not max then
+    return nil, text
+  end
+  max = math.max(max, 1)
+  if opts.min > max then
+    return nil, ('fork_map: option "min" is %d, and "max" is %d'):format(opts.min, max)
+  end
+  return {
+    min = opts.min, max = max, load = opts.load, start = opts.start, stop = opts.stop,
+    max_tasks = opts.max_tasks, max_rss = opts.max_rss, init = opts.init, exit = opts.exit,
+    on_event = opts.on_event or nil, max_queue = opts.max_queue, seed = opts.seed,
+    timeout = opts.timeout or nil, retries = opts.retries, backoff = opts.backoff,
+    retry_on = set_of(opts.retry_on), codec = opts.codec, name = opts.name, handler = handler,
+  }
+end
+
+local function find_misuse(handler)
+  if handler == nil or type(handler) == "function" then
+    return nil
+  elseif type(handler) ~= "string" then
+    local text = 'fork_map.pool: a function or "module:function" is expected, not a %s'
+    return text:format(type(handler))
+  end
+  local kind, text = travel.pack(handler)
+  return not kind and "fork_map.pool: " .. text or nil
+end
+
+---@param loop fork_map.Loop
+---@param base table options of the view or engine
+---@param handler function|string|nil
+---@param opts table
+---@return fork_map.Pool?
+---@return string? text what is wrong
+function M.new(loop, base, handler, opts)
+  local misuse = find_misuse(handler)
+  if misuse then
+    return nil, misuse
+  end
+  local checked, text = options.check_pool(opts)
+  if not checked then
+    return nil, text
+  end
+  local all = options.merge(options.merge(DEFAULTS, base), checked)
+  local prepared, settled
+  settled, text = settle_options(all, handler)
+  if not settled then
+    return nil, text
+  end
+  for _, name in ipairs(OWN) do
+    all[name] = nil
+  end
+  prepared, text = options.prepare(all)
+  if not prepared then
+    return nil, text
+  end
+  loop:check_open()
+  local crew = crews.new(loop, prepared, settled)
+  local self = setmetatable({ crew = crew, workers = crew.max }, Pool)
+  crew:fill()
+  return self
+end
+
+return M
