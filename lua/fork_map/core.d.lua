@@ -526,4 +526,99 @@ function core.in_callback(engine) end
 ---@return boolean can_be_used
 function core.beacon_dim(beacon) end
 
+---Start a worker of a pool: next_settled() gives the cell also when it has said
+---something.  Raises as spawn() does.
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options without retries
+---@param cell table
+---@param fn function
+---@param ... any
+---@return fork_map.core.Future
+function core.hire(engine, options, cell, fn, ...) end
+
+---Whether next_settled() would give a cell.
+---@param engine fork_map.core.Engine
+---@return boolean
+function core.has_settled(engine) end
+
+---Give a worker a call, which it knows by the number and finds with the tag.
+---@param worker fork_map.core.Future
+---@param format integer
+---@param bytes string
+---@param tag integer
+---@return integer? number nil: it takes no more
+function core.give(worker, format, bytes, tag) end
+
+---@param worker fork_map.core.Future
+---@param number integer
+---@return boolean back it was not begun, and will not be
+function core.take_back(worker, number) end
+
+---@param worker fork_map.core.Future
+---@param number integer
+---@return number? at by now(); nil: it was not begun
+function core.begun_at(worker, number) end
+
+---It begins no more calls, and ends after those that it has.
+---@param worker fork_map.core.Future
+function core.order_leave(worker) end
+
+---@param worker fork_map.core.Future
+---@param kind "timeout"|"cancelled"|"protocol"
+---@param grace? number
+---@return boolean effect
+function core.stop_worker(worker, kind, grace) end
+
+---Read what it has said so far.
+---@param worker fork_map.core.Future
+function core.listen(worker) end
+
+---The next thing that it has said: 0 that it is ready, 1 that it retires, 2 an event,
+---3 and more what a call has ended with.
+---@param worker fork_map.core.Future
+---@return integer? what nil: nothing
+---@return integer number of the call, 0: of none
+---@return number began when that was
+---@return boolean ok
+---@return any ... values, or the error
+function core.hear(worker) end
+
+---In a worker: it is ready for calls.
+---@return boolean is_worker
+function core.serve_begin() end
+
+---It begins no more calls.
+---@return boolean alive its parent
+function core.serve_retire() end
+
+---Begin the next call.
+---@return integer|false|nil number false: there is none now; nil: it has to leave
+---@return integer tag
+---@return any ... arguments
+function core.serve_take() end
+
+---Sleep until there may be a call, or one of these engines has work.
+---@param engines? fork_map.core.Engine[]
+---@param seconds? number
+---@return boolean alive its parent
+function core.serve_sleep(engines, seconds) end
+
+---@param number integer
+---@param ... any what the call gives
+---@return boolean alive
+function core.serve_answer(number, ...) end
+
+---@param number integer
+---@param traceback string?
+---@param value any what was raised
+---@return boolean alive
+function core.serve_fail(number, traceback, value) end
+
+---@param number integer of the call, 0: none
+---@param value any
+function core.serve_emit(number, value) end
+
+---@return integer bytes that this process has in memory
+function core.rss() end
+
 return core

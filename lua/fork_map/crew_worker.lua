@@ -5,8 +5,9 @@
 --   starting -> ready -> leaving -> ended
 --                ready -> held -> ready, leaving
 --
--- While it is held nothing is given to it.  It may be leaving before it was ready.  What it has begun when it ends badly fails
--- with it; what it has not begun goes to others, as soon as it leaves.
+-- While it is held nothing is given to it.  It may be leaving before it was ready.
+-- What it has begun when it ends badly fails with it; what it has not begun goes to
+-- others, as soon as it leaves.
 
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
@@ -251,19 +252,22 @@ local function time_of(self, cell, time)
 end
 
 function Worker:check_time()
-  local time, earliest, late = now(), math.huge, nil
+  local time, earliest, late = now(), math.huge, {}
   for _, cell in pairs(self.calls) do
     local at = time_of(self, cell, time)
     if at <= time then
-      late = cell
+      late[#late + 1] = cell
     else
       earliest = math.min(earliest, at)
     end
   end
-  if late and self.state ~= "ended" and not self.culprits[late] then
-    self:stop_for(late, "timeout")
-  elseif earliest < math.huge then
+  if earliest < math.huge then
     self:watch_time(earliest)
+  end
+  for _, cell in ipairs(late) do
+    if cell.worker == self and not self.culprits[cell] then
+      self:stop_for(cell, "timeout")
+    end
   end
 end
 
@@ -383,11 +387,10 @@ function M.dismiss(crew)
     crew.ready[1]:leave()
   end
   for worker in pairs(crew.workers) do
-    if worker.state ~= "starting" then
-      -- It leaves already.
-    elseif core.status(worker.core) == "queued" then
+    local is_starting = worker.state == "starting" -- or it leaves already
+    if is_starting and core.status(worker.core) == "queued" then
       core.cancel(worker.core, 0)
-    else
+    elseif is_starting then
       core.order_leave(worker.core)
     end
   end

@@ -37,6 +37,8 @@ static int begin_desk(struct fm__duplex *duplex)
     memset(&duplex->tray, 0, sizeof duplex->tray);
     fm__ring_init(&duplex->tray.ring, &duplex->desk->ring,
                   fm__desk_bytes(duplex->desk), FM__DESK_RING);
+    if (duplex->leaves)
+        atomic_store(&duplex->desk->order, FM__DESK_LEAVE);
     return 0;
 }
 
@@ -71,8 +73,6 @@ int fm__duplex_open(struct fm__duplex *duplex)
         fm__duplex_close(duplex);
     else
         fm__fd_keep(duplex->bell.hear_fd, true);
-    if (rc == 0 && duplex->leaves)
-        atomic_store(&duplex->desk->order, FM__DESK_LEAVE);
     return rc;
 }
 
