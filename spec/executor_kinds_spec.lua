@@ -242,6 +242,17 @@ describe("fork_map.executor.inline", function()
     end)
   end)
 
+  it("holds up no time limit of an item around it", function()
+    local _, errors = fork_map.map(1, function()
+      inline:spawn(function() while true do end end)
+    end, { workers = 0, timeout = 0.01, on_error = "collect" })
+    assert.equal("timeout", errors[1].kind)
+    local err = process.failure(fork_map.map, 1, function()
+      return fork_map.with { executor = inline }(function() while true do end end)
+    end, { workers = 0, deadline = 0.01 })
+    assert.equal("timeout", err.kind)
+  end)
+
   it("tells where it is", function()
     assert.same({ { 0, 1 }, { 0, 2 }, n = 2 }, fork_map.map(2, function()
       local worker = fork_map.worker()
@@ -441,9 +452,9 @@ describe("an executor of others", function()
   end)
 
   it("is asked to end what is cancelled while it is asked to begin", function()
-    local told, f = {}, nil
+    local told, f, grace = {}, nil, 7
     local other = { spawn = function()
-      f:cancel(7)
+      f:cancel(grace)
       return (fork_map.future(function(seconds) told[#told + 1] = seconds end))
     end }
     local gate, open = quiet.gate()
@@ -452,9 +463,29 @@ describe("an executor of others", function()
     fork_map.engine():step(0)
     fork_map.engine():step(0)
     assert.same({ 7 }, told)
+    assert.equal("running", f:status())
     f:cancel(0)
     f:wait()
     assert.same({ { 7, 0 }, "cancelled" }, { told, f:status() })
+    gate, open = quiet.gate()
+    grace, f = nil, fork_map.with { executor = other }:spawn(give, gate)
+    open()
+    fork_map.engine():step(0)
+    fork_map.engine():step(0)
+    assert.same({ { 7, 0, 1 }, "running" }, { told, f:status() })
+    f:cancel(0)
+    f:wait()
+  end)
+
+  it("need not tell how many workers it has", function()
+    local strict = setmetatable({ spawn = function(_, ...) return inline:spawn(...) end }, {
+      __index = function(_, name) error("no field " .. name) end,
+    })
+    assert.same({ 1, 2, 3, n = 3 }, fork_map.map(3, give, { executor = strict }))
+    for _, workers in ipairs { "many", 0, 1.5, give } do
+      local other = { workers = workers, spawn = strict.spawn }
+      assert.same({ 1, 2, n = 2 }, fork_map.map(2, give, { executor = other }))
+    end
   end)
 
   it("gets two calls for each worker that it says it has", function()

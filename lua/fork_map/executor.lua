@@ -88,8 +88,9 @@ local FOREIGN = {
       return
     end
     cell.inner = f
-    if cell.is_settled or cell.stop ~= "none" then -- in the meantime
-      f.cell:cancel(cell.stop == "asked" and not cell.is_settled and cell.grace or 0)
+    local is_forced = cell.is_settled or cell.stop == "forced"
+    if is_forced or cell.stop ~= "none" then -- in the meantime
+      f.cell:cancel(is_forced and 0 or cell.grace)
     end
     if not cell.is_settled then
       cell:add_inputs({ f }, 1, follow)
@@ -288,12 +289,17 @@ function M.get_ahead(bound)
   return field(bound.executor, "__ahead") or 2
 end
 
+-- Objects may raise for fields that they do not have.
+local function get_workers(executor)
+  return executor.workers
+end
+
 ---How many calls it runs at once, if it tells.
 ---@param executor fork_map.Executor
 ---@return integer?
 function M.get_workers(executor)
-  local n = executor.workers
-  return math.type(n) == "integer" and n >= 1 and n or nil
+  local ok, n = pcall(get_workers, executor)
+  return ok and math.type(n) == "integer" and n >= 1 and n or nil
 end
 
 return M

@@ -291,7 +291,8 @@ local function run_yieldable(opts, item, fn, ...)
 end
 
 -- The same under a hook, or with random numbers of its own: neither may be seen by
--- another coroutine, and so nothing yields.
+-- another coroutine, and so nothing yields.  Nor can it in an item, whose time limit
+-- has to come through.
 local function run_shut(opts, item, fn, ...)
   local state, values
   if opts.seed then
@@ -307,6 +308,11 @@ local function run_shut(opts, item, fn, ...)
   return ok and values or { n = 2, false, err }
 end
 
+local function is_in_item()
+  local item = stack[#stack]
+  return item and item.pid == own_pid()
+end
+
 local function attempt_call(opts, item, fn, args)
   local codec = opts.codec or "auto"
   local crossed = table.pack(cross(codec, table.unpack(args, 1, args.n)))
@@ -316,7 +322,8 @@ local function attempt_call(opts, item, fn, args)
     end)
     return fail_crossing(opts, item, crossed[2], crossed[3], path)
   end
-  local run = (opts.timeout or opts.seed) and run_shut or run_yieldable
+  local is_shut = opts.timeout or opts.seed or is_in_item()
+  local run = is_shut and run_shut or run_yieldable
   local values = run(opts, item, fn, table.unpack(crossed, 2, crossed.n))
   if not values[1] then
     return values
