@@ -3,6 +3,7 @@ local channels = require "fork_map.channel"
 local core = require "fork_map.core"
 local fork_map = require "fork_map"
 local futures = require "support.futures"
+local host_loops = require "support.host_loops"
 local process = require "support.process"
 local remote = require "fork_map.remote"
 local server = require "fork_map.remote_server"
@@ -130,6 +131,26 @@ describe("a remote template", function()
     channel:send({ "echo" })
     assert.same({ "echo" }, channel:recv())
     assert.equal("closed", process.failure(t.wait, t).kind)
+    channel:close()
+    f:await()
+  end)
+
+  it("leaves to the channel what comes right behind the answer to run()", function()
+    local function frame(...)
+      local data, format = core.encode("auto", ...)
+      return "\xF0mc\1" .. string.pack("<BBI2I4", 1, format, 0, #data) .. data
+    end
+    open(function(read_fd, write_fd)
+      local channel = assert(channels.adopt(read_fd, write_fd))
+      local _, out = core.link_fds(channel.link)
+      sys.write(out, frame(talk.NAME, talk.VERSION, "x", 1))
+      channel:recv_values()
+      channel:recv_values()
+      sys.write(out, frame("done") .. frame("mine"))
+      channel:recv_values()
+    end)
+    local channel = t:run("some:thing")
+    assert.equal("mine", channel:recv())
     channel:close()
     f:await()
   end)
@@ -509,7 +530,7 @@ describe("a remote template", function()
   it("is served over the standard streams of a program", function()
     local mine, theirs = cross()
     local program = ([[exec env LUA_PATH='%s' LUA_CPATH='%s' lua5.4 -e '
-      assert(require("fork_map.remote_server").serve_standard())' <&%d >&%d]])
+      assert(require("fork_map.remote_server").serve_standard())' </dev/fd/%d >/dev/fd/%d]])
       :format(package.path, package.cpath, theirs[1], theirs[2])
     f = engine:spawn(function()
       close_all(mine)
@@ -595,3 +616,39 @@ describe("the server of remote templates", function()
     end
   end)
 end)
+
+for _, name in ipairs { "luv", "cqueues", "copas", "tiny" } do
+  host_loops.describe(name, function(world, host)
+    it("suspends coroutines of the loop that wait for a remote template", function()
+      local ends, f = connect_to(serve)
+      local t = assert(remote.open(loop_of(world.engine), ends))
+      local order = {}
+      host.go(function()
+        local is_ready = t:wait()
+        order[#order + 1] = is_ready and "ready"
+        local value = t:spawn(fn "return 'value'"):await()
+        order[#order + 1] = value
+      end)
+      assert.same({}, host.run())
+      assert.same({ "ready", "value" }, order)
+      t:close()
+      f:await()
+    end)
+
+    it("suspends coroutines of the loop that wait for a channel", function()
+      local a, fd = channels.pair(loop_of(world.engine))
+      local b = assert(channels.adopt(fd, nil, loop_of(world.engine)))
+      local got
+      host.go(function()
+        got = b:recv()
+      end)
+      host.go(function()
+        a:send { "value" }
+      end)
+      assert.same({}, host.run())
+      assert.same({ "value" }, got)
+      a:close()
+      b:close()
+    end)
+  end)
+end

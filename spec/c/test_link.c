@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "faults.h"
 #include "fork_map.h"
 #include "os/fds.h"
 #include "os/sys.h"
@@ -352,4 +353,63 @@ TEST(descriptors_that_cannot_be_taken_stay_the_callers)
     CHECK(fcntl(fds[1], F_GETFD) >= 0);
     (void)close(fds[0]);
     (void)close(fds[1]);
+}
+
+/* A pair, a value and a descriptor, with the k-th call of `call` failing. */
+static bool try_fault(int call, int error, unsigned long k)
+{
+    struct fault next = {.call = call, .error = error, .k = k};
+    int before = test_count_fds(), other, fd = -1;
+    struct fm__link a, b;
+
+    fault_arm(&next);
+    if (fm__link_pair(&a, &other) == 0) {
+        if (fm__link_open(&b, other, other) == 0) {
+            (void)fm__link_send(&a, 1, "value", 5);
+            (void)fm__link_send_fd(&a, 2);
+            if (fm__link_recv(&b) == 1)
+                fm__stream_next(&b.in);
+            if (fm__link_recv_fd(&b, &fd) == 1)
+                (void)close(fd);
+            fm__link_close(&b);
+        } else {
+            (void)close(other);
+        }
+        fm__link_close(&a);
+    }
+    fault_disarm();
+    CHECK_INT(test_count_fds(), before);
+    return fault_page->reached;
+}
+
+TEST(a_fault_in_any_call_leaves_nothing_open)
+{
+    const int calls[] = {FAULT_socketpair, FAULT_fcntl,   FAULT_fstat,
+                         FAULT_sendmsg,    FAULT_recvmsg, FAULT_close,
+                         FAULT_realloc};
+
+    fault_install();
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        for (unsigned long k = 1; try_fault(calls[i], EIO, k); k++)
+            CHECK(k < 100);
+    }
+}
+
+TEST(short_writes_and_reads_lose_nothing)
+{
+    const int calls[] = {FAULT_sendmsg, FAULT_recvmsg};
+    struct fm__link a, b;
+
+    fault_install();
+    open_sockets(&a, &b);
+    for (int i = 0; i < 2; i++) {
+        struct fault next = {
+            .call = calls[i], .error = FAULT_SHORT, .k = 1, .is_sticky = true};
+
+        fault_arm(&next);
+        CHECK_INT(fm__link_send(&a, 1, "a byte at a time", 16), 1);
+        expect(&b, "a byte at a time");
+    }
+    fault_disarm();
+    close_both(&a, &b);
 }

@@ -8,6 +8,7 @@
 
 #include "engine/engine.h"
 #include "os/clock.h"
+#include "os/sys.h"
 
 /* A watcher, its descriptors, and what it was told. */
 struct seen {
@@ -229,11 +230,10 @@ TEST(one_that_was_removed_in_the_same_batch_is_not_called)
     fm_engine_free(engine);
 }
 
-/* Removes both, and has another descriptor take the slot of the second. */
+/* Removes both, and has other descriptors take their slots. */
 struct swap {
     struct seen *victim;
-    struct fm__watcher *other;
-    struct seen *fresh;
+    struct seen *fresh; /* two */
 };
 
 static void swap_slots(struct fm__watcher *watcher, unsigned events)
@@ -244,32 +244,34 @@ static void swap_slots(struct fm__watcher *watcher, unsigned events)
     (void)events;
     fm__watcher_remove(&swap->victim->watcher);
     fm__watcher_remove(watcher);
-    watch(engine, swap->fresh, FM__POLL_IN);
+    for (int i = 0; i < 2; i++)
+        watch(engine, &swap->fresh[i], FM__POLL_IN);
 }
 
 TEST(an_event_of_a_slot_that_another_has_taken_is_not_heard)
 {
     fm_engine *engine = new_engine();
-    struct seen pairs[2], fresh;
+    struct seen pairs[2], fresh[2];
     struct swap swaps[2];
 
-    open_pair(&fresh);
     for (int i = 0; i < 2; i++) {
+        open_pair(&fresh[i]);
         open_pair(&pairs[i]);
         poke(&pairs[i]);
         pairs[i].watcher.fn = swap_slots;
         pairs[i].watcher.ud = &swaps[i];
         swaps[i].victim = &pairs[1 - i];
-        swaps[i].fresh = &fresh;
+        swaps[i].fresh = fresh;
         watch(engine, &pairs[i], FM__POLL_IN);
     }
     CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK(fresh.watcher.engine == engine);
-    CHECK_INT(fresh.calls, 0);
-    fm__watcher_remove(&fresh.watcher);
-    close_pair(&pairs[0]);
-    close_pair(&pairs[1]);
-    close_pair(&fresh);
+    for (int i = 0; i < 2; i++) {
+        CHECK(fresh[i].watcher.engine == engine);
+        CHECK_INT(fresh[i].calls, 0);
+        fm__watcher_remove(&fresh[i].watcher);
+        close_pair(&pairs[i]);
+        close_pair(&fresh[i]);
+    }
     fm_engine_free(engine);
 }
 
@@ -356,6 +358,44 @@ TEST(what_cannot_be_watched_is_refused_and_leaves_nothing)
               -EINVAL);
     fm__watcher_remove(&seen.watcher);
     close_pair(&seen);
+    fm_engine_free(engine);
+}
+
+static void *no_memory(void *p, size_t size)
+{
+    (void)p;
+    (void)size;
+    return NULL;
+}
+
+TEST(a_lack_of_memory_refuses_a_watcher_and_leaves_the_others)
+{
+    static struct seen all[9];
+    fm_engine *engine = new_engine();
+
+    /* The table has room for eight at first. */
+    for (int i = 0; i < 9; i++)
+        open_pair(&all[i]);
+    for (int i = 0; i < 8; i++)
+        watch(engine, &all[i], FM__POLL_IN);
+    fm__sys.realloc = no_memory;
+    CHECK_INT(
+        fm__watcher_add(engine, &all[8].watcher, all[8].fds[0], FM__POLL_IN),
+        -ENOMEM);
+    fm__sys.realloc = fm__sys_real.realloc;
+    for (int i = 0; i < 8; i++) {
+        poke(&all[i]);
+        CHECK_INT(fm_engine_step(engine, 0), 0);
+        CHECK_INT(all[i].calls, 1);
+        fm__watcher_remove(&all[i].watcher);
+    }
+    watch(engine, &all[8], FM__POLL_IN);
+    poke(&all[8]);
+    CHECK_INT(fm_engine_step(engine, 0), 0);
+    CHECK_INT(all[8].calls, 1);
+    fm__watcher_remove(&all[8].watcher);
+    for (int i = 0; i < 9; i++)
+        close_pair(&all[i]);
     fm_engine_free(engine);
 }
 

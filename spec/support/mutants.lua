@@ -3,8 +3,10 @@
 --
 -- `edits` are {file, text that is there once, text in its place}; `tests` are
 -- those that must notice, as "test_file name" of a C test or "file_spec.lua
--- filter" of Lua specs.  Those of maps are in mutants_map.lua.
+-- filter" of Lua specs.  Those of maps are in mutants_map.lua, of what lies between
+-- two ends in mutants_channel.lua.
 
+local of_channels = require "support.mutants_channel"
 local of_maps = require "support.mutants_map"
 
 local mutants = {
@@ -472,4 +474,8 @@ local mutants = {
   },
 }
 
-return table.move(of_maps, 1, #of_maps, #mutants + 1, mutants)
+for _, more in ipairs { of_maps, of_channels } do
+  table.move(more, 1, #more, #mutants + 1, mutants)
+end
+
+return mutants
