@@ -84,7 +84,7 @@ enum fm__template_state {
     FM__TEMPLATE_READY,
     FM__TEMPLATE_FAILED,
     FM__TEMPLATE_CLOSED,
-    FM__TEMPLATE_AWAY /* fm__template_release(): it serves nobody */
+    FM__TEMPLATE_AWAY /* it serves nobody, and does something else */
 };
 
 /* Why it has failed; `message` is NULL before.  Its texts live as long as the
@@ -107,6 +107,9 @@ struct fm__errand {
     const void *data;
     size_t len;
     int socket; /* by which the child is a template itself; -1 */
+    bool is_last; /* a call that has it leave its loop: nothing is sent after
+                     that, and when it is answered the template is AWAY */
+    void *ud;   /* in the template: that of struct fm__server_calls */
 };
 
 struct fm__template_opts {
@@ -143,6 +146,9 @@ bool fm__template_is_settled(const fm_template *template);
 /* Commands that were given and are not answered. */
 size_t fm__template_count_open(const fm_template *template);
 
+/* on_change is called no more. */
+void fm__template_forget_change(fm_template *template);
+
 /* Have its binding carry this out, after what was sent before; `fds` are
  * copied.  0, FM_ECLOSED when it takes no more, -EINVAL for too many
  * descriptors, -ENOMEM, -EBADF, -EMFILE. */
@@ -154,20 +160,16 @@ int fm__template_call(fm_template *template, const struct fm__errand *errand,
 int fm__template_spawn(fm_template *template, const struct fm_job_opts *opts,
                        const struct fm__errand *errand, fm_future **ret_future);
 
-/* No more commands: it ends when it has carried out what was sent, and is ended
- * after `grace_ns`.  Its children go on.  Idempotent. */
+/* No more commands: its process ends when it has carried out what was sent, and
+ * is ended after `grace_ns`; one that is AWAY has so long, too.  Its children go on.  Idempotent. */
 void fm__template_close(fm_template *template, int64_t grace_ns);
-
-/* Its process has left its loop, as the last call told it, and is the host's to
- * end: by fm__template_close(). */
-void fm__template_release(fm_template *template);
 
 /* ------------------------------------------------ inside of a template */
 
 struct fm__server;
 
 struct fm__server_calls {
-    /* The job of every child; `ud` is a struct fm__errand. */
+    /* The job of every child; its `ud` is a struct fm__errand. */
     fm_job_fn job;
     /* A call.  The descriptors are its own from then on.  0; 1: it is answered,
      * and the server leaves its loop; a negative code: it has failed, with the

@@ -323,6 +323,7 @@ static int do_fork(struct fm__server *server, struct order *order)
     if (rc == 0)
         rc = check_threads(server);
     if (rc == 0) {
+        errand.ud = server->calls->ud;
         errand.socket = gifts.socket;
         fill_launch(&launch, server, &fork, &gifts);
         launch.ud = &errand;

@@ -173,6 +173,17 @@ static void take_error(fm_template *template, const struct fm__reply *reply,
     fail(template);
 }
 
+/* Its process has left its loop, and does something else. */
+static void let_go(fm_template *template)
+{
+    if (!enter(template, FM__TEMPLATE_AWAY))
+        return;
+    stop_talking(template);
+    fm__template_drop_unsent(template);
+    refuse_waiting(template);
+    tell(template);
+}
+
 static void take_reply(fm_template *template, const struct fm__reply *reply,
                        const char *texts)
 {
@@ -194,6 +205,8 @@ static void take_reply(fm_template *template, const struct fm__reply *reply,
     case FM__COMMAND_FORGET:
         if (reply->rc < 0)
             take_error(template, reply, texts);
+        else if (asked.is_last)
+            let_go(template);
         break;
     }
 }
@@ -327,8 +340,6 @@ void fm__template_ended(fm_template *template)
 
 static void close_template(fm_template *template, int64_t grace_ns)
 {
-    bool is_away = template->state == FM__TEMPLATE_AWAY;
-
     if (!enter(template, FM__TEMPLATE_CLOSED))
         return;
     fm__template_drop_unsent(template);
@@ -336,11 +347,7 @@ static void close_template(fm_template *template, int64_t grace_ns)
     if (template->fd >= 0) /* it carries out what it was sent, then ends */
         (void)fm__socket_end(template->fd);
     if (template->process && !template->is_over) {
-        if (is_away)
-            (void)fm__future_cancel(template->process, grace_ns);
-        else
-            fm__attempt_expect_end(template->process, fm__clock_now(),
-                                   grace_ns);
+        fm__attempt_expect_end(template->process, fm__clock_now(), grace_ns);
     }
     tell(template);
 }
@@ -357,15 +364,6 @@ void fm__template_close(fm_template *template, int64_t grace_ns)
         return; /* by a signal handler */
     close_template(template, grace_ns);
     fm__engine_leave(engine);
-}
-
-void fm__template_release(fm_template *template)
-{
-    if (!enter(template, FM__TEMPLATE_AWAY))
-        return;
-    stop_talking(template);
-    fm__template_drop_unsent(template);
-    refuse_waiting(template);
 }
 
 void fm__templates_close(fm_engine *engine)
@@ -529,6 +527,11 @@ int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
     *ret_template = template;
     fm__engine_leave(engine);
     return 0;
+}
+
+void fm__template_forget_change(fm_template *template)
+{
+    template->on_change = NULL;
 }
 
 enum fm__template_state fm__template_get_state(const fm_template *template)

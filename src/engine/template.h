@@ -41,12 +41,14 @@ struct fm__asked {
     enum fm__command_type type;
     fm_future *future;           /* of FORK; NULL: nobody wants it any more */
     struct fm__channel *channel; /* of FORK without a future */
+    bool is_last;                /* CALL: it leaves then */
 };
 
 /* What has not been sent yet. */
 struct fm__unsent {
     struct fm__unsent *next;
     uint32_t kind;
+    bool is_last;
     int fds[FM__COMMAND_FDS]; /* copies */
     size_t n_fds;
     size_t len;
@@ -61,7 +63,8 @@ struct fm_template {
     int fd; /* -1 when nothing is said any more */
     struct fm__watcher watcher;
     fm_future *process;
-    bool is_over; /* the process has ended */
+    bool is_over;   /* the process has ended */
+    bool is_leaving; /* the last call was given */
     struct fm__asked asked[FM__ASKED_MAX];
     unsigned first_asked, n_asked;
     uint64_t seq;
@@ -82,6 +85,7 @@ struct fm__letter {
     int fds[FM__COMMAND_FDS];
     size_t n_fds;
     int file; /* of the payload; ours */
+    bool is_last;
 };
 
 /* template.c */

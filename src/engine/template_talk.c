@@ -44,7 +44,8 @@ int fm__template_send(fm_template *template, struct fm__letter *letter,
         return (int)rc;
     *asked = (struct fm__asked){.seq = template->seq++,
                                 .type = (enum fm__command_type)command->type,
-                                .future = future};
+                                .future = future,
+                                .is_last = letter->is_last};
     template->n_asked++;
     return 0;
 }
@@ -118,6 +119,7 @@ static int send_call(fm_template *template, const struct fm__unsent *unsent)
     int rc;
 
     fm__letter_init(&letter, FM__COMMAND_CALL, unsent->kind);
+    letter.is_last = unsent->is_last;
     rc = fm__letter_put_payload(&letter, unsent->data, unsent->len);
     for (size_t i = 0; i < unsent->n_fds; i++)
         letter.fds[letter.n_fds++] = unsent->fds[i];
@@ -174,6 +176,7 @@ static int add_call(fm_template *template, const struct fm__errand *errand,
         return -ENOMEM;
     memset(unsent, 0, sizeof *unsent);
     unsent->kind = errand->kind;
+    unsent->is_last = errand->is_last;
     unsent->len = errand->len;
     if (errand->len > 0)
         memcpy(unsent->data, errand->data, errand->len);
@@ -190,6 +193,7 @@ static int add_call(fm_template *template, const struct fm__errand *errand,
         template->unsent = unsent;
     template->last_unsent = unsent;
     template->n_unsent++;
+    template->is_leaving = errand->is_last;
     fm__template_send_unsent(template);
     return 0;
 }
@@ -200,8 +204,8 @@ int fm__template_call(fm_template *template, const struct fm__errand *errand,
     fm_engine *engine = template->engine;
     int rc;
 
-    if (fm__template_is_lost(template) || !fm__engine_is_ours(engine) ||
-        engine->closed)
+    if (fm__template_is_lost(template) || template->is_leaving ||
+        !fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
     if (n_fds > FM__COMMAND_FDS - 1)
         return -EINVAL;

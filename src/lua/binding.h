@@ -195,6 +195,19 @@ void fmL_call_free_all(lua_State *L, struct fmL_engine *box);
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
                    struct fmL_future *listener, fm_future **ret_future);
 
+/* The same for a process forked off a template, where the errand is run.
+ * [-0, +0, m] */
+int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
+                  fm_template *template, const struct fm__errand *errand,
+                  struct fmL_future *listener, fm_future **ret_future);
+
+/* Make the record that of a snapshot, which runs the function on the top of the
+ * stack, without arguments, by fmL_run_job(): its options are in `*ret_job`,
+ * whose ud_free lets go of the record.  0 or -ENOMEM.  [-1, +0, m] */
+int fmL_call_snapshot(lua_State *L, struct fmL_call *call, int options,
+                      struct fm_job_opts *ret_job);
+void fmL_call_retire(struct fmL_call *call);
+
 /* job.c: the job function; `ud` is a struct fmL_call */
 int fmL_run_job(fm_child *child, void *ud);
 
@@ -290,6 +303,14 @@ void fmL_open_cancel(lua_State *L);
 /* inline.c */
 
 void fmL_open_inline(lua_State *L);
+
+/* template.c: templates of this host */
+
+void fmL_open_template(lua_State *L);
+
+/* server.c: the inside of a template */
+
+void fmL_open_server(lua_State *L);
 
 /* hooks.c */
 

@@ -135,7 +135,7 @@ static void call_free(lua_State *L, struct fmL_call *call)
     lua_rawsetp(L, LUA_REGISTRYINDEX, call);
 }
 
-static void call_retire(struct fmL_call *call)
+void fmL_call_retire(struct fmL_call *call)
 {
     struct fmL_engine *box = call->engine;
     lua_State *L = box->L;
@@ -174,7 +174,7 @@ static void call_settled(fm_future *future, void *ud)
         listener->told.stays = false;
         fmL_tell(box, &listener->told);
     }
-    call_retire(call);
+    fmL_call_retire(call);
 }
 
 /* ------------------------------------------------ lines that a child prints */
@@ -213,6 +213,33 @@ static void call_line(int stream, const char *line, size_t len, void *ud)
     fmL_callback(L, call->engine, 1);
 }
 
+/* ------------------------------------------------------------------- snapshots
+ */
+
+/* Engine: the template's process has ended. */
+static void call_done(void *ud)
+{
+    fmL_call_retire(ud);
+}
+
+int fmL_call_snapshot(lua_State *L, struct fmL_call *call, int options,
+                      struct fm_job_opts *ret_job)
+{
+    call_set_options(L, call, options);
+    if (!lua_checkstack(call->thread, 1 + CALL_STACK)) {
+        fmL_call_retire(call);
+        return -ENOMEM;
+    }
+    call_set_home(L, call, -1);
+    lua_xmove(L, call->thread, 1);
+    call_warm(call->thread);
+    *ret_job = call->options->job;
+    ret_job->on_line = call_line;
+    ret_job->on_line_ud = call;
+    ret_job->ud_free = call_done;
+    return 0;
+}
+
 /* --------------------------------------------------------------------- start
  */
 
@@ -230,6 +257,40 @@ static int call_spawn(struct fmL_call *call, const struct fm_job_opts *job,
     return rc;
 }
 
+static int call_send(struct fmL_call *call, fm_template *template,
+                     const struct fm_job_opts *job,
+                     const struct fm__errand *errand, fm_future **ret_future)
+{
+    int rc;
+
+    if (!call->is_duplex)
+        return fm__template_spawn(template, job, errand, ret_future);
+    rc = fm__template_spawn_duplex(template, job, errand, ret_future);
+    if (rc == 0)
+        fm__duplex_on_news(*ret_future, call_news, call);
+    return rc;
+}
+
+int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
+                  fm_template *template, const struct fm__errand *errand,
+                  struct fmL_future *listener, fm_future **ret_future)
+{
+    struct fm_job_opts job;
+    int rc;
+
+    call_set_options(L, call, options);
+    call->listener = listener;
+    job = call->options->job;
+    job.on_line = call_line;
+    job.on_line_ud = call;
+    rc = call_send(call, template, &job, errand, ret_future);
+    if (rc < 0)
+        fmL_call_retire(call);
+    else
+        (void)fm_future_on_settle(*ret_future, call_settled, call);
+    return rc;
+}
+
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
                    struct fmL_future *listener, fm_future **ret_future)
 {
@@ -239,7 +300,7 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
 
     call_set_options(L, call, options);
     if (!lua_checkstack(call->thread, n + CALL_STACK)) {
-        call_retire(call);
+        fmL_call_retire(call);
         return -ENOMEM;
     }
     call_set_home(L, call, first);
@@ -252,7 +313,7 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
     job.ud_free = call_let_go;
     rc = call_spawn(call, &job, ret_future);
     if (rc < 0)
-        call_retire(call);
+        fmL_call_retire(call);
     else if (fm_future_on_settle(*ret_future, call_settled, call) < 0)
         call_let_go(call); /* the record goes with the engine */
     return rc;

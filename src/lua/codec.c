@@ -287,8 +287,8 @@ static void memory_sink_done(struct memory_sink *sink)
     lua_copy(sink->L, sink->slot, lua_upvalueindex(1));
 }
 
-/* encode(codec, ...) -> string, format | nil, path, message */
-static int l_encode(lua_State *L)
+/* The values behind the codec, named in paths after `root`. */
+static int encode(lua_State *L, const char *root)
 {
     int n = lua_gettop(L) - 1, rc;
     struct fmL_codec plain;
@@ -299,7 +299,7 @@ static int l_encode(lua_State *L)
     lua_pushnil(L);
     memory_sink_init(&sink, L, n + 2);
     codec = check_codec(L, &plain);
-    rc = fmL_encode(L, 2, n, codec, &sink.sink, "result");
+    rc = fmL_encode(L, 2, n, codec, &sink.sink, root);
     if (rc == FM_EENCODE) {
         memory_sink_done(&sink);
         lua_pushnil(L);
@@ -313,6 +313,18 @@ static int l_encode(lua_State *L)
     memory_sink_done(&sink);
     lua_pushinteger(L, sink.format);
     return 2;
+}
+
+/* encode(codec, ...) -> string, format | nil, path, message */
+static int l_encode(lua_State *L)
+{
+    return encode(L, "result");
+}
+
+/* encode_args(codec, ...): the same for what a function is given */
+static int l_encode_args(lua_State *L)
+{
+    return encode(L, "arg");
 }
 
 /* The format that a codec alone means: that of a text which carries no tag. */
@@ -375,6 +387,9 @@ void fmL_open_codec(lua_State *L)
     lua_pushnil(L);
     lua_pushcclosure(L, l_encode, 1);
     lua_setfield(L, -2, "encode");
+    lua_pushnil(L);
+    lua_pushcclosure(L, l_encode_args, 1);
+    lua_setfield(L, -2, "encode_args");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
 }

@@ -53,6 +53,7 @@ void fmL_push_array_mt(lua_State *L);
  *   array([t])         mark `t` (or a new table) as a list; returns it
  *   encode(codec, ...) -> string, format | nil, path, message
  *                      the bytes of the values and the number of their format
+ *   encode_args(codec, ...)   the same for arguments, by their names in paths
  *   decode(codec_or_format, string [, budget]) -> ...
  *                      the values; raises "protocol: ..." or "limit: ..."
  * The last two serve the tests and the inline executor.  [-0, +0, m] */

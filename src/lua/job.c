@@ -175,7 +175,7 @@ void fmL_job_seed(lua_State *L, const uint64_t seed[2])
 }
 
 /* Write the values above index `first - 1` as the result. */
-static int send_results(lua_State *L, const struct fmL_job *job, int first)
+int fmL_job_send_results(lua_State *L, const struct fmL_job *job, int first)
 {
     int n = lua_gettop(L) - first + 1;
     int rc = fmL_encode(L, first, n, &job->call->options->codec,
@@ -232,7 +232,7 @@ static int run(lua_State *L)
     if (status == LUA_OK && job->map != NULL)
         trim_results(L, job->map);
     if (status == LUA_OK)
-        rc = send_results(L, job, 2);
+        rc = fmL_job_send_results(L, job, 2);
     else
         fmL_job_report(L, job, status);
     lua_pushinteger(L, rc);

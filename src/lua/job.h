@@ -63,6 +63,10 @@ bool fmL_job_is_out_of_memory(lua_State *L, const struct fmL_job *job,
  * [-0, +*, e] */
 void fmL_job_report(lua_State *L, struct fmL_job *job, int status);
 
+/* The values from index `first` up are the result.  Returns as a job function.
+ * [-0, +*, e] */
+int fmL_job_send_results(lua_State *L, const struct fmL_job *job, int first);
+
 /* math.randomseed(seed).  [-0, +0, e] */
 void fmL_job_seed(lua_State *L, const uint64_t seed[2]);
 

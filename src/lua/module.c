@@ -130,6 +130,8 @@ FM_API int luaopen_fork_map_core(lua_State *L)
     fmL_open_serve(L);
     fmL_open_wait_fd(L);
     fmL_open_channel(L);
+    fmL_open_template(L);
+    fmL_open_server(L);
     lua_pushcfunction(L, l_prepare);
     lua_setfield(L, -2, "prepare");
     lua_pushstring(L, fm_version());
