@@ -9,7 +9,9 @@ local inline = require "fork_map.inline"
 local loops = require "fork_map.loop"
 local map_verbs = require "fork_map.map"
 local planning = require "fork_map.plan"
+local server = require "fork_map.server"
 local serving = require "fork_map.serve"
+local templates = require "fork_map.template"
 
 ---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
 ---its values.  The child is a copy of this process: upvalues, userdata and
@@ -112,6 +114,23 @@ for name, verb in pairs(engine.verbs) do
     return verb(plain, ...)
   end
 end
+
+---A template: a small process of its own to fork from.  Without options it is forked
+---off the default template, a fresh interpreter that is executed when it is needed
+---first, and kept.
+---@param opts? fork_map.TemplateOptions
+---@return fork_map.Template
+function M.template(opts)
+  return engine.get_default():template(opts) -- a tail call: errors are the caller's
+end
+
+---First act of a program: the default template will be a copy of this process as it is
+---now, instead of a fresh interpreter.  Later calls do nothing while that lives.
+function M.early()
+  templates.early(engine.get_default())
+end
+
+M.serve = server.serve
 
 ---A list of lists of `size` items each, the last may be shorter.  Each is made
 ---when it is asked for: `fork_map.map(fork_map.chunks(list, 512), fn)`.

@@ -29,6 +29,7 @@ local FORMATS = { [1] = true, [2] = true }
 ---@field package loop fork_map.Loop? nil: of the default engine
 ---@field package waits table<table, true> waits to end when it is closed
 ---@field package n_begun integer frames whose first bytes went
+---@field package closer? fun()
 local Channel = { __name = "fork_map.Channel" }
 Channel.__index = Channel
 
@@ -323,8 +324,17 @@ function Channel:close()
     core.link_flush(self.link)
     waits.end_waits(self.waits)
     core.link_close(self.link)
+    if self.closer then
+      self.closer()
+    end
   end
   return true
+end
+
+---Call `fn()` when it is closed; it is held until then.
+---@package
+function Channel:on_close(fn)
+  self.closer = fn
 end
 
 function Channel:__close()

@@ -621,4 +621,99 @@ function core.serve_emit(number, value) end
 ---@return integer bytes that this process has in memory
 function core.rss() end
 
+---As encode() for what a function is given: paths begin with "arg1".
+---@param codec string|table
+---@param ... any
+---@return string? bytes
+---@return integer|string format or path
+---@return string? message
+function core.encode_args(codec, ...) end
+
+---@return string? path of the program that this process runs
+function core.own_program() end
+
+-- --------------------------------------------------------------- templates
+
+---@class fork_map.core.Template
+---A process that forks for this one.
+
+---A program serves; its last argument will be the number of a socket.
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options
+---@param argv string[]
+---@return fork_map.core.Template
+function core.template_exec(engine, options, argv) end
+
+---A copy of this process that runs `fn()`.
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options
+---@param fn fun()
+---@return fork_map.core.Template
+function core.template_snapshot(engine, options, fn) end
+
+---Another one, forked off `template`, where the job `kind` runs.
+---@param engine fork_map.core.Engine
+---@param options fork_map.core.Options
+---@param template fork_map.core.Template
+---@param kind integer
+---@param bytes string
+---@return fork_map.core.Template
+function core.template_fork(engine, options, template, kind, bytes) end
+
+---Have it carry out this, with copies of the descriptors; the last one has it leave.
+---@param template fork_map.core.Template
+---@param kind integer
+---@param bytes string values by encode_args("lua", ...)
+---@param is_last? boolean
+---@param ... integer descriptors
+---@return boolean? ok
+---@return string? message
+---@return string? name
+function core.template_call(template, kind, bytes, is_last, ...) end
+
+---Run a job in a process forked off it.
+---@param template fork_map.core.Template
+---@param options fork_map.core.Options
+---@param cell table what next_settled() gives
+---@param kind integer
+---@param bytes string
+---@return fork_map.core.Future
+function core.template_spawn(template, options, cell, kind, bytes) end
+
+---@param template fork_map.core.Template
+---@return "starting"|"ready"|"failed"|"closed"|"away" state
+---@return boolean is_settled nothing is to come
+---@return integer n commands that are not answered
+function core.template_state(template) end
+
+---@param template fork_map.core.Template
+---@return fork_map.Error? why it has failed
+function core.template_failure(template) end
+
+---@param template fork_map.core.Template
+---@return integer? pid
+function core.template_pid(template) end
+
+---When something has changed, next_settled() gives `entry`, once; nil: no more.
+---@param template fork_map.core.Template
+---@param entry? table
+function core.template_watch(template, entry) end
+
+---@param template fork_map.core.Template
+---@param grace number
+function core.template_close(template, grace) end
+
+---In a template: carry out what its host asks for.  `call(kind, fds, values…)` gives
+---whether to leave, `find(kind, values…)` the codec, function and arguments of a job.
+---@param fd integer
+---@param call function
+---@param find function
+---@return boolean? leaves false when the host is gone; nil, message, name on failure
+---@return string? message
+---@return string? name
+function core.serve(fd, call, find) end
+
+---@return integer? fd in a child that is to be a template
+function core.server_socket() end
+
 return core

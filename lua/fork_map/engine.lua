@@ -27,6 +27,7 @@ local start, wait, result = core.start, core.wait, core.result
 ---@overload fun(fn: function, ...): ...
 local Engine = { __name = "fork_map.Engine" }
 Engine.__index = Engine
+M.Engine = Engine
 
 ---Options for calls on an engine.  `view(fn, ...)` runs `fn(...)` in a child.
 ---@class fork_map.View

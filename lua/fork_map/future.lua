@@ -385,6 +385,8 @@ function loops.start_queued(loop)
   return false
 end
 
+M.JOB = JOB
+
 -- Give it to the engine, or have it wait for its turn there.
 function JOB.start(cell)
   local loop = cell.loop

@@ -537,6 +537,59 @@ function M.check_pool(opts)
   return check_opts(opts, POOL)
 end
 
+-- A program and its arguments.
+local function argv(value)
+  if type(value) == "table" and #value > 0 then
+    for _, text in ipairs(value) do
+      if type(text) ~= "string" or text:find "%z" then
+        return nil, "a list of strings, the program first"
+      end
+    end
+    return { table.unpack(value) }
+  end
+  return nil, "a list of strings, the program first"
+end
+
+-- A function that gives descriptors, or one, or two.
+local function connection(value)
+  if type(value) == "function" or type(value) == "table" or math.type(value) == "integer" then
+    return value
+  end
+  return nil, "a function, a descriptor, or {read_fd, write_fd}"
+end
+
+-- Of a template itself; the others are for the calls that it forks.
+local TEMPLATE = { from = one_of("exec", "fork"), exec = argv, connect = connection }
+local TEMPLATE_ALL = {}
+for _, schema in ipairs { TEMPLATE, CALL } do
+  for name, check in pairs(schema) do
+    TEMPLATE_ALL[name] = check
+  end
+end
+
+---Check the options of a template.
+---@param opts fork_map.TemplateOptions
+---@return table? own its own, or nil
+---@return table|string checked those of its calls, or what is wrong
+function M.check_template(opts)
+  local checked, text = check_opts(opts, TEMPLATE_ALL)
+  if not checked then
+    return nil, text
+  end
+  local own, calls = {}, {}
+  for name, value in pairs(checked) do
+    local target = TEMPLATE[name] and own or calls
+    target[name] = value
+  end
+  if (own.exec or own.from) and own.connect then
+    return nil, 'fork_map: option "connect" says where the template is: "from" and "exec" do not'
+      .. " go with it"
+  elseif own.exec and own.from == "fork" then
+    return nil, 'fork_map: option "exec" does not go with from = "fork"'
+  end
+  return own, calls
+end
+
 ---Check the options of an engine only.
 ---@param opts table
 ---@return table? checked

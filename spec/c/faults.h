@@ -225,6 +225,8 @@ FAULTY_INT(madvise, (void *p, size_t len, int advice), (p, len, advice))
 FAULTY_INT(kill, (pid_t pid, int sig), (pid, sig))
 FAULTY_INT(setpgid, (pid_t pid, pid_t group), (pid, group))
 FAULTY_INT(shutdown, (int fd, int how), (fd, how))
+FAULTY(ssize_t, readlink, (const char *path, char *to, size_t size),
+       (path, to, size), -1)
 FAULTY_INT(ftruncate, (int fd, off_t len), (fd, len))
 FAULTY_INT(execve, (const char *path, char *const argv[], char *const envp[]),
            (path, argv, envp))

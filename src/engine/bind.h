@@ -106,10 +106,10 @@ struct fm__errand {
     uint32_t kind;
     const void *data;
     size_t len;
-    int socket; /* by which the child is a template itself; -1 */
+    int socket;   /* by which the child is a template itself; -1 */
     bool is_last; /* a call that has it leave its loop: nothing is sent after
                      that, and when it is answered the template is AWAY */
-    void *ud;   /* in the template: that of struct fm__server_calls */
+    void *ud;     /* in the template: that of struct fm__server_calls */
 };
 
 struct fm__template_opts {
@@ -161,7 +161,8 @@ int fm__template_spawn(fm_template *template, const struct fm_job_opts *opts,
                        const struct fm__errand *errand, fm_future **ret_future);
 
 /* No more commands: its process ends when it has carried out what was sent, and
- * is ended after `grace_ns`; one that is AWAY has so long, too.  Its children go on.  Idempotent. */
+ * is ended after `grace_ns`; one that is AWAY has so long, too.  Its children
+ * go on.  Idempotent. */
 void fm__template_close(fm_template *template, int64_t grace_ns);
 
 /* ------------------------------------------------ inside of a template */

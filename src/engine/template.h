@@ -63,7 +63,7 @@ struct fm_template {
     int fd; /* -1 when nothing is said any more */
     struct fm__watcher watcher;
     fm_future *process;
-    bool is_over;   /* the process has ended */
+    bool is_over;    /* the process has ended */
     bool is_leaving; /* the last call was given */
     struct fm__asked asked[FM__ASKED_MAX];
     unsigned first_asked, n_asked;

@@ -27,8 +27,7 @@
 bool fm__template_is_free(const fm_template *template)
 {
     return template->state == FM__TEMPLATE_READY && !template->unsent &&
-           !template->is_leaving &&
-           template->n_asked < FM__ASKED_MAX;
+           !template->is_leaving && template->n_asked < FM__ASKED_MAX;
 }
 
 /* ----------------------------------------------------------------- channels */

@@ -37,6 +37,18 @@ static int l_own_pid(lua_State *L)
     return 1;
 }
 
+/* own_program() -> path | nil: of the program that this process runs */
+static int l_own_program(lua_State *L)
+{
+    char path[4096];
+    ssize_t len = fm__sys.readlink("/proc/self/exe", path, sizeof path);
+
+    if (len <= 0 || (size_t)len == sizeof path)
+        return 0;
+    lua_pushlstring(L, path, (size_t)len);
+    return 1;
+}
+
 /* is_below_map() -> boolean: a worker of a map, or a child below one? */
 static int l_is_below_map(lua_State *L)
 {
@@ -119,6 +131,7 @@ void fmL_open_host(lua_State *L)
                                          {"count_cpus", l_count_cpus},
                                          {"is_terminal", l_is_terminal},
                                          {"own_pid", l_own_pid},
+                                         {"own_program", l_own_program},
                                          {"is_below_map", l_is_below_map},
                                          {"checksum", l_checksum},
                                          {"random_state", l_random_state},

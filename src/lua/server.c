@@ -30,7 +30,8 @@ struct lua_server {
     lua_State *thread; /* and what a child's job runs on */
 };
 
-/* ------------------------------------------------------------------- payloads */
+/* ------------------------------------------------------------------- payloads
+ */
 
 /* Push the values that were packed by core.encode().  [-0, +n, e] */
 static int push_values(lua_State *L, const void *data, size_t len)
@@ -46,7 +47,8 @@ static int push_values(lua_State *L, const void *data, size_t len)
     return n;
 }
 
-/* ---------------------------------------------------------------------- calls */
+/* ---------------------------------------------------------------------- calls
+ */
 
 struct call {
     const struct fm__errand *errand;
@@ -104,8 +106,7 @@ static int do_call(struct fm__server *server, const struct fm__errand *errand,
                    const int *fds, size_t n_fds, void *ud)
 {
     struct lua_server *own = ud;
-    struct call call = {
-        .errand = errand, .fds = fds, .n_fds = n_fds};
+    struct call call = {.errand = errand, .fds = fds, .n_fds = n_fds};
     lua_State *L = own->L;
     int top = lua_gettop(L);
     int rc = 0;
@@ -126,7 +127,8 @@ static int do_call(struct fm__server *server, const struct fm__errand *errand,
     return rc;
 }
 
-/* ----------------------------------------------------------------------- jobs */
+/* ----------------------------------------------------------------------- jobs
+ */
 
 /* (find, errand) -> codec, fn, arguments…: protected. */
 static int find_job(lua_State *L)
@@ -220,7 +222,8 @@ static int run_errand(fm_child *child, void *ud)
     return fmL_job_run(&job, run_job);
 }
 
-/* ---------------------------------------------------------------------- serve */
+/* ---------------------------------------------------------------------- serve
+ */
 
 /* server_socket() -> integer | nil: of a child that is to be a template */
 static int l_server_socket(lua_State *L)
@@ -269,9 +272,8 @@ static int l_serve(lua_State *L)
 
 void fmL_open_server(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"serve", l_serve},
-                                         {"server_socket", l_server_socket},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"serve", l_serve}, {"server_socket", l_server_socket}, {NULL, NULL}};
 
     luaL_setfuncs(L, functions, 0);
 }

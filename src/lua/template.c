@@ -224,12 +224,11 @@ static int l_template_spawn(lua_State *L)
  * "away", whether all is answered, commands that are not */
 static int l_template_state(lua_State *L)
 {
-    static const char *const names[] = {
-        [FM__TEMPLATE_STARTING] = "starting",
-        [FM__TEMPLATE_READY] = "ready",
-        [FM__TEMPLATE_FAILED] = "failed",
-        [FM__TEMPLATE_CLOSED] = "closed",
-        [FM__TEMPLATE_AWAY] = "away"};
+    static const char *const names[] = {[FM__TEMPLATE_STARTING] = "starting",
+                                        [FM__TEMPLATE_READY] = "ready",
+                                        [FM__TEMPLATE_FAILED] = "failed",
+                                        [FM__TEMPLATE_CLOSED] = "closed",
+                                        [FM__TEMPLATE_AWAY] = "away"};
     const fm_template *template = check_box(L, 1)->template;
 
     lua_pushstring(L, names[fm__template_get_state(template)]);

@@ -380,15 +380,16 @@ static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
         .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
         .madvise = sys_madvise, .kill = sys_kill,                              \
         .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
-        .ftruncate = ftruncate, .execve = execve, .sigaction = sys_sigaction,  \
-        .pthread_sigmask = sys_sigmask, .sigpending = sigpending,              \
-        .sigwait = sigwait, .sigaltstack = sys_sigaltstack,                    \
-        .setrlimit = sys_setrlimit, .getrlimit = sys_getrlimit,                \
-        .getrusage = sys_getrusage, .setpriority = sys_setpriority,            \
-        .getpriority = sys_getpriority, .clock_gettime = clock_gettime,        \
-        .nanosleep = nanosleep, .timer_create = sys_timer_create,              \
-        .timer_settime = sys_timer_settime, .wait_look = sys_wait_look,        \
-        .wait4 = wait4, .exit_now = _exit, FM__SYS_LINUX_ENTRIES               \
+        .ftruncate = ftruncate, .readlink = readlink, .execve = execve,        \
+        .sigaction = sys_sigaction, .pthread_sigmask = sys_sigmask,            \
+        .sigpending = sigpending, .sigwait = sigwait,                          \
+        .sigaltstack = sys_sigaltstack, .setrlimit = sys_setrlimit,            \
+        .getrlimit = sys_getrlimit, .getrusage = sys_getrusage,                \
+        .setpriority = sys_setpriority, .getpriority = sys_getpriority,        \
+        .clock_gettime = clock_gettime, .nanosleep = nanosleep,                \
+        .timer_create = sys_timer_create, .timer_settime = sys_timer_settime,  \
+        .wait_look = sys_wait_look, .wait4 = wait4, .exit_now = _exit,         \
+        FM__SYS_LINUX_ENTRIES                                                  \
     }
 
 #ifdef FM_TESTING

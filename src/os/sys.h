@@ -59,6 +59,7 @@ struct pollfd;
     X(void, kill_if_any, (pid_t pid, int signal))                              \
     X(pid_t, getpgrp, (void))                                                  \
     X(int, setpgid, (pid_t pid, pid_t group))                                  \
+    X(ssize_t, readlink, (const char *path, char *to, size_t size))            \
     X(int, ftruncate, (int fd, off_t len))                                     \
     X(int, execve, (const char *path, char *const argv[], char *const envp[])) \
     X(int, sigaction,                                                          \

@@ -1,0 +1,563 @@
+-- SPDX-License-Identifier: MIT
+-- Templates: small prepared processes to fork from, as their host sees them.
+--
+-- What a template is asked for is carried out in order, and each command is answered.
+-- Who gives commands does not wait for that; the first that fails settles the template.
+
+local async = require "fork_map.async"
+local cells = require "fork_map.cell"
+local channels = require "fork_map.channel"
+local core = require "fork_map.core"
+local engines = require "fork_map.engine"
+local futures = require "fork_map.future"
+local loops = require "fork_map.loop"
+local options = require "fork_map.options"
+local server = require "fork_map.server"
+local tasks = require "fork_map.task"
+local timers = require "fork_map.timers"
+local travel = require "fork_map.travel"
+
+local M = {}
+
+local COMMANDS, JOBS = server.COMMANDS, server.JOBS
+
+-- Commands that may wait for their answers; who gives more waits.
+local OPEN_MOST = 1000
+
+-- Descriptors in one command.
+local FDS_MOST = 15
+
+---A process to fork from: its cost depends neither on the host's size nor on its
+---threads.  Dropping it closes it; what it has forked goes on.
+---@class fork_map.Template: fork_map.Executor
+---@field package core fork_map.core.Template
+---@field package engine fork_map.Engine
+---@field package opts table options of the calls that it forks
+---@field package call table what its calls are made with
+---@field package is_taken boolean run() was called
+local Template = { __name = "fork_map.Template" }
+Template.__index = Template
+M.Template = Template
+
+local function check(self, name)
+  if getmetatable(self) ~= Template then
+    error(("fork_map: template:%s: call it with a colon"):format(name), 3)
+  end
+  return self
+end
+
+local function get_loop(self)
+  return async.get_loop(self.engine)
+end
+
+local function new_closed_error(self)
+  if get_loop(self):is_stale() then
+    return loops.new_stale_error()
+  end
+  return cells.new_error("closed", "the template is closed")
+end
+
+-- The error of every use, or nil.
+local function find_error(self)
+  if get_loop(self):is_stale() then
+    return loops.new_stale_error()
+  end
+  local state = core.template_state(self.core)
+  if state == "failed" then
+    return core.template_failure(self.core)
+  elseif state == "closed" or state == "away" or self.is_taken then
+    return new_closed_error(self)
+  end
+end
+
+-- ---------------------------------------------------------------- waiting
+
+-- What the loop gives back when something has changed.  It holds the template, which
+-- is listed while it is not taken.
+local Entry = {}
+Entry.__index = Entry
+
+function Entry:take()
+  local cell = self.cell
+  self.template.entry = nil
+  if cell:succeed(0, {}) then
+    cell.loop.n_settled = cell.loop.n_settled - 1 -- nobody asked for this future
+  end
+end
+
+local VERBS = { is_signal = true }
+
+-- Until something has changed, or `deadline`.  Several may wait.
+local function wait_change(self, deadline)
+  local loop = get_loop(self)
+  local entry = self.entry
+  if not entry then
+    entry = setmetatable({ template = self, cell = cells.new(loop, "template", VERBS) }, Entry)
+    self.entry = entry
+    core.template_watch(self.core, entry)
+  end
+  loop.n_watches = loop.n_watches + 1
+  local _ <close> = setmetatable({}, { __close = function()
+    loop.n_watches = loop.n_watches - 1
+  end })
+  return loops.wait(futures.new(entry.cell), entry.cell, deadline)
+end
+
+-- Commands that are not answered are bounded: who can wait does.
+local function wait_room(self)
+  local _, _, n = core.template_state(self.core)
+  while n >= OPEN_MOST do
+    if loops.find_refusal(get_loop(self)) then
+      local err = cells.new_error("limit", ("%d commands wait for the template"):format(n))
+      err.limit = "queue"
+      error(err, 0)
+    end
+    wait_change(self)
+    _, _, n = core.template_state(self.core)
+  end
+end
+
+-- --------------------------------------------------------------- commands
+
+-- The values as one string; raises what cannot cross, whose names in paths are those of
+-- the values behind the first `n_own`.
+local function encode(n_own, ...)
+  local bytes, path, message = core.encode_args("lua", ...)
+  if bytes then
+    return bytes
+  end
+  path = path:gsub("^arg(%d+)", function(i)
+    return ("arg%d"):format(i - n_own)
+  end)
+  local err = cells.new_error("encode", ("%s: %s"):format(path, message))
+  err.path = path
+  error(err, 0)
+end
+
+-- Give the command with these descriptors.
+local function command(self, kind, bytes, is_last, ...)
+  wait_room(self)
+  local err = find_error(self)
+  if err then
+    error(err, 0)
+  end
+  local ok, message, name = core.template_call(self.core, kind, bytes, is_last, ...)
+  if not ok then
+    error(find_error(self) or cells.new_error("spawn", ("%s (%s)"):format(message, name)), 0)
+  end
+  return self
+end
+
+local function check_use(self)
+  local err = find_error(self)
+  if err then
+    error(err, 0)
+  end
+end
+
+---Require these modules there.
+---@param ... string
+---@return fork_map.Template self
+function Template:require(...)
+  check(self, "require")
+  for i = 1, select("#", ...) do
+    local name = select(i, ...)
+    if type(name) ~= "string" or name == "" then
+      error(("fork_map: template:require: argument %d must be the name of a module"):format(i), 2)
+    end
+  end
+  check_use(self)
+  return command(self, COMMANDS.require, encode(0, ...))
+end
+
+local function pack_code(code)
+  if type(code) == "string" then
+    local fn, problem = load(code, "=(eval)", "t")
+    return fn and "source", fn and code or problem
+  elseif type(code) == "function" then
+    return travel.pack(code)
+  end
+  return nil, ("source text or a function is expected, not a %s"):format(type(code))
+end
+
+---Run this code there, with the further arguments as its `...`: source text, or a
+---function that captures nothing but _ENV.  What it returns is dropped.
+---@param code string|function
+---@param ... any
+---@return fork_map.Template self
+function Template:eval(code, ...)
+  check(self, "eval")
+  local kind, text = pack_code(code)
+  if not kind then
+    error("fork_map: template:eval: " .. text, 2)
+  end
+  check_use(self)
+  return command(self, COMMANDS.eval, encode(2, kind, text, ...))
+end
+
+---Keep these values there, for the function that runs later: it gets what was sent
+---first, in the order sent.
+---@param ... any
+---@return fork_map.Template self
+function Template:send_arg(...)
+  check(self, "send_arg")
+  check_use(self)
+  return command(self, COMMANDS.arg, encode(0, ...))
+end
+
+-- The numbers of descriptors; raises for the caller's caller.
+local function find_fds(...)
+  local fds = {}
+  for i = 1, select("#", ...) do
+    local fd, problem = channels.find_fd((select(i, ...)))
+    if not fd then
+      error(("fork_map: template:send_fd: argument %d: %s"):format(i, problem), 3)
+    end
+    fds[i] = fd
+  end
+  return fds
+end
+
+---Keep copies of these descriptors there, made at once, as send_arg() keeps values:
+---they arrive as integers, which fork_map.file() makes files of.
+---@param ... any numbers, files, or what has a method fileno(), getfd() or fd()
+---@return fork_map.Template self
+function Template:send_fd(...)
+  check(self, "send_fd")
+  local fds = find_fds(...)
+  check_use(self)
+  for i = 1, #fds, FDS_MOST do
+    command(self, COMMANDS.fd, "", false, table.unpack(fds, i, math.min(i + FDS_MOST - 1, #fds)))
+  end
+  return self
+end
+
+-- ------------------------------------------------------------ new processes
+
+local own_options
+
+local function new(engine, opts, call, make, ...)
+  async.get_loop(engine):check_open()
+  return setmetatable({
+    engine = engine, opts = opts, call = call, core = make(engine.core, own_options(opts), ...),
+  }, Template)
+end
+
+---Another template, forked off this one: with all that it was told and sent so far.
+---@return fork_map.Template
+function Template:fork()
+  check(self, "fork")
+  check_use(self)
+  return new(self.engine, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
+end
+
+---Have `module:function` take the process over: it gets a channel, then what was sent,
+---then `...`.  The template can be told nothing more; closing it, or the channel, ends
+---the process: it meets the end of the channel, and is ended after the option `grace`.
+---@param name string|function
+---@param ... any
+---@return fork_map.Channel
+function Template:run(name, ...)
+  check(self, "run")
+  local kind, text = travel.pack(name)
+  if not kind then
+    error("fork_map: template:run: " .. text, 2)
+  end
+  check_use(self)
+  local bytes = encode(2, kind, text, ...)
+  local channel, fd, errno = channels.pair(get_loop(self))
+  if not channel then
+    error(cells.new_error("spawn", ("%s (%s)"):format(fd, errno)), 0)
+  end
+  local _ <close> = setmetatable({}, { __close = function()
+    core.close_fd(fd)
+  end })
+  command(self, COMMANDS.run, bytes, true, fd)
+  self.is_taken = true
+  channel:on_close(function()
+    self:close()
+  end)
+  return channel
+end
+
+local JOB = {
+  cancel = futures.JOB.cancel,
+  status = futures.JOB.status,
+  pid = futures.JOB.pid,
+  start = function(cell)
+    local args, loop = cell.args, cell.loop
+    local ok, bytes = pcall(encode, 3, cell.codec, cell.kind_of_fn, cell.text,
+      table.unpack(args, 1, args.n))
+    if not ok then
+      cell:fail(cells.to_error(bytes))
+      return
+    end
+    loop.n_jobs = loop.n_jobs + 1
+    local future
+    ok, future = pcall(core.template_spawn, cell.template.core, cell.prepared, cell, JOBS.call,
+      bytes)
+    if not ok then
+      loop.n_jobs = loop.n_jobs - 1
+      cell:fail(find_error(cell.template) or cells.to_error(future))
+      return
+    end
+    cell.core = future
+    cell.args = nil
+    cell:move("state", "started")
+  end,
+}
+
+-- As the executors of this library; see fork_map/executor.lua.
+local function spawn(self, call, scope, fn, ...)
+  local loop = get_loop(self)
+  loop:check_open()
+  local cell = cells.new(loop, "job", JOB)
+  cell.template, cell.prepared, cell.codec = self, call.prepared, call.codec
+  cell.kind_of_fn, cell.text = travel.pack(fn)
+  return futures.call(cell, scope, ...)
+end
+
+---Call a function in a process forked off the template: one that captures nothing but
+---_ENV, or "module:function".  It gets what was sent, then `...`.
+---@param fn function|string
+---@param ... any
+---@return fork_map.Future
+function Template:spawn(fn, ...)
+  check(self, "spawn")
+  local kind, text = travel.pack(fn)
+  if not kind then
+    error("fork_map: template:spawn: " .. text, 2)
+  end
+  check_use(self)
+  return spawn(self, self.call, nil, fn, ...)
+end
+
+-- -------------------------------------------------------------------- state
+
+---The id of its process, while there is one.
+---@return integer?
+function Template:pid()
+  check(self, "pid")
+  return not get_loop(self):is_stale() and core.template_pid(self.core) or nil
+end
+
+---What it is: "starting", "ready", "failed" or "closed".
+---@return "starting"|"ready"|"failed"|"closed"
+function Template:status()
+  check(self, "status")
+  local state = get_loop(self):is_stale() and "closed" or core.template_state(self.core)
+  return (state == "away" or self.is_taken and state == "ready") and "closed" or state
+end
+
+local function is_done(self)
+  local state, is_settled = core.template_state(self.core)
+  if state == "failed" then
+    error(core.template_failure(self.core), 0)
+  elseif state == "closed" then
+    error(new_closed_error(self), 0)
+  end
+  return is_settled
+end
+
+---Wait until everything that it was told is carried out, at most `seconds`.  Raises the
+---first error, as every later use does.
+---@param seconds? number
+---@return boolean done false when the time is over
+function Template:wait(seconds)
+  check(self, "wait")
+  if seconds ~= nil and not timers.is_span(seconds) then
+    error("fork_map: template:wait: seconds must be a number of at least 0", 2)
+  elseif get_loop(self):is_stale() then
+    error(loops.new_stale_error(), 0)
+  end
+  local deadline = seconds and core.now() + seconds
+  while not is_done(self) do
+    if not wait_change(self, deadline) then
+      return is_done(self)
+    end
+  end
+  return true
+end
+
+---Let go of it: it ends when it has carried out what it was told, or is ended after
+---`grace` seconds [the option of that name].  What it has forked goes on.  May be
+---repeated.
+---@param grace? number
+function Template:close(grace)
+  check(self, "close")
+  if grace ~= nil and not timers.is_span(grace) then
+    error("fork_map: template:close: grace must be a number of at least 0", 2)
+  end
+  if not get_loop(self):is_stale() then
+    core.template_close(self.core, grace or self.opts.grace or 1)
+  end
+end
+
+Template.__close = function(self)
+  self:close()
+end
+
+-- ------------------------------------------------------------------ executor
+
+-- What calls are made with, or nil and what is wrong.
+local function new_call(opts)
+  local prepared, text = options.prepare(opts)
+  if not prepared then
+    return nil, text
+  elseif type(opts.codec) == "table" then
+    return nil, 'fork_map: option "codec" of a template is a name: functions stay here'
+  elseif type(opts.keep_fds) == "table" and next(opts.keep_fds) then
+    return nil, 'fork_map: option "keep_fds" of a template: use send_fd()'
+  end
+  return { prepared = prepared, codec = opts.codec or "auto" }
+end
+
+function Template:__prepare(opts)
+  return new_call(options.merge(self.opts, opts))
+end
+
+function Template:__spawn(call, scope, _, fn, ...)
+  local kind, text = travel.pack(fn)
+  if not kind then
+    error("fork_map: " .. text, 3)
+  end
+  return spawn(self, call, scope, fn, ...)
+end
+
+function Template:__get_loop()
+  return get_loop(self)
+end
+
+-- ------------------------------------------------------------- making them
+
+-- Options of the process itself.
+function own_options(opts)
+  return assert(options.prepare {
+    keep_fds = {}, name = opts.name, grace = opts.grace, nice = opts.nice,
+  })
+end
+
+-- How an interpreter is told to serve; the number of the socket comes last.
+local PROGRAM = "fork-map-template"
+local SERVE = "package.path,package.cpath=%q,%q require('fork_map.server').serve(arg[#arg])"
+
+-- The program of this process, if it is a Lua interpreter.
+local function find_interpreter()
+  local path = core.own_program()
+  if path and path:match("([^/]+)$"):match("^lua[%d.]*$") then
+    return path
+  end
+end
+
+-- The program that serves: what the environment says, the interpreter that runs this,
+-- or the one that was installed.
+local function find_program()
+  local program = os.getenv "FORK_MAP_TEMPLATE"
+  if program and program ~= "" then
+    return { program }
+  end
+  local interpreter = find_interpreter()
+  if interpreter then
+    local code = SERVE:format(package.path, package.cpath):gsub("\n", "n")
+    return { interpreter, "-e", code, "-" }
+  end
+  return { PROGRAM }
+end
+M.find_program = find_program
+
+local function new_executed(engine, opts, call, argv)
+  local self = new(engine, opts, call, core.template_exec, argv or find_program())
+  -- One that could not be started says so when it is used.
+  core.template_call(self.core, COMMANDS.setup, encode(0, package.path, package.cpath), false)
+  return self
+end
+
+---A copy of this process as it is now.  `functions` are for jobs of the kind "kept".
+---@param functions? table<string, function>
+---@return fork_map.Template
+function M.new_snapshot(engine, opts, call, functions)
+  return new(engine, opts, call, core.template_snapshot, server.new_snapshot(functions))
+end
+
+-- ------------------------------------------------------------- the default one
+
+-- Seconds to wait before another default template is made, when the last ones died.
+local PAUSE_FIRST, PAUSE_MOST = 0.01, 1
+
+-- What an engine has of its default template: the template, deaths in a row, and when
+-- the last one was made.
+---@class fork_map.DefaultTemplate
+---@field template fork_map.Template?
+---@field n_deaths integer
+---@field made_at number
+
+-- One that dies at once dies again: each comes later than the one before.
+local function pause(engine, default)
+  local is_quick = core.now() - default.made_at < PAUSE_MOST
+  default.n_deaths = is_quick and default.n_deaths + 1 or 0
+  local loop = async.get_loop(engine)
+  if default.n_deaths > 1 and not loops.find_refusal(loop) then
+    tasks.sleep(loop, math.min(PAUSE_FIRST * 2 ^ (default.n_deaths - 2), PAUSE_MOST))
+  end
+end
+
+local function is_usable(default)
+  return default and default.template and find_error(default.template) == nil
+end
+
+local function set_default(engine, template)
+  local default = engine.default_template or { n_deaths = 0 }
+  default.template, default.made_at = template, core.now()
+  engine.default_template = default
+  return template
+end
+
+-- That of which all others are forked that are not told where from.
+local function get_default(engine)
+  local default = engine.default_template
+  if is_usable(default) then
+    return default.template
+  elseif default then
+    pause(engine, default)
+  end
+  return set_default(engine, new_executed(engine, {}, assert(new_call {})))
+end
+
+---The default template is a copy of this process as it is now.
+---@param engine fork_map.Engine
+function M.early(engine)
+  if not is_usable(engine.default_template) then
+    set_default(engine, M.new_snapshot(engine, {}, assert(new_call {})))
+  end
+end
+
+local function make(engine, opts)
+  local own, checked = options.check_template(opts == nil and {} or opts)
+  if not own then
+    return nil, checked
+  end
+  local call, text = new_call(checked)
+  if not call then
+    return nil, text
+  elseif own.from == "fork" then
+    return M.new_snapshot(engine, checked, call)
+  elseif own.from == "exec" or own.exec then
+    return new_executed(engine, checked, call, own.exec)
+  end
+  return new(engine, checked, call, core.template_fork, get_default(engine).core, JOBS.serve, "")
+end
+
+---A template: a small process of its own to fork from.  Without options it is forked
+---off the default template of the engine, a fresh interpreter that is executed when it
+---is needed first, and kept.
+---@param opts? fork_map.TemplateOptions
+---@return fork_map.Template
+function engines.Engine:template(opts)
+  local made, text = make(self, opts)
+  if not made then
+    error(text, 2)
+  end
+  return made
+end
+
+return M
