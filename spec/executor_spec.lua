@@ -53,7 +53,7 @@ local function new_remote(engine)
 end
 
 -- has_process: calls may die, and be ended; has_options: it takes options of calls;
--- is_elsewhere: they are no children of this process.
+-- n_own: processes that it has beside those of calls; is_elsewhere: they are no children of this process.
 local EXECUTORS = {
   { name = "an engine", has_process = true, has_options = true,
     open = function(engine) return engine end },
@@ -65,6 +65,10 @@ local EXECUTORS = {
     open = function() return fork_map.executor.inline end },
   { name = "a view of executor.inline", has_options = true,
     open = function() return fork_map.with { executor = fork_map.executor.inline } end },
+  { name = "an executed template #not_portable", n_own = 1, has_process = true, has_options = true,
+    open = function(engine) return engine:template { from = "exec" } end },
+  { name = "a snapshot template #not_portable", n_own = 1, has_process = true, has_options = true,
+    open = function(engine) return engine:template { from = "fork" } end },
   { name = "an executor of others", has_process = true, open = new_foreign },
   { name = "a template behind a connection", has_process = true, has_options = true,
     is_elsewhere = true, open = new_remote },
@@ -178,7 +182,7 @@ for _, row in ipairs(EXECUTORS) do
         end
         futures.step_until(fork_map.engine(), function()
           engine:step(0)
-          return #process.children() == 0
+          return #process.children() == (row.n_own or 0)
         end, "the end of the call")
       end)
     end
