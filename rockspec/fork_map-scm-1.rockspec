@@ -157,6 +157,7 @@ build = {
     ["fork_map.crew"] = "lua/fork_map/crew.lua",
     ["fork_map.crew_worker"] = "lua/fork_map/crew_worker.lua",
     ["fork_map.dispatch"] = "lua/fork_map/dispatch.lua",
+    ["fork_map.connected"] = "lua/fork_map/connected.lua",
     ["fork_map.engine"] = "lua/fork_map/engine.lua",
     ["fork_map.error"] = "lua/fork_map/error.lua",
     ["fork_map.executor"] = "lua/fork_map/executor.lua",
@@ -191,5 +192,7 @@ build = {
     ["fork_map.travel"] = "lua/fork_map/travel.lua",
     ["fork_map.wait_fd"] = "lua/fork_map/wait_fd.lua",
   },
+  -- LuaRocks wraps it for the interpreter that it installs for.
+  install = { bin = { ["fork-map-template"] = "lua/fork-map-template" } },
   copy_directories = { "docs" },
 }

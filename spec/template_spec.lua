@@ -44,11 +44,28 @@ local tag = has_templates and "" or " #not_portable"
 describe("a template" .. tag, function()
   quiet.guard(before_each, after_each)
 
-  for _, from in ipairs { "exec", "fork" } do
-    describe(("with from = %q"):format(from), function()
+  local ways = {
+    ["executed"] = { from = "exec" },
+    ["that is a snapshot"] = { from = "fork" },
+    ["of the installed program"] = { exec = {
+      os.getenv("FORK_MAP_BUILD") .. "/bin/fork-map-template", package.path, package.cpath } },
+    ["of the script of the rock"] = { exec = {
+      interpreter(), "lua/fork-map-template", package.path, package.cpath } },
+  }
+
+  for name, way in pairs(ways) do
+    describe(name, function()
+      -- The options of this way, and those.
+      local function with(more)
+        for option, value in pairs(way) do
+          more[option] = value
+        end
+        return more
+      end
+
       it("is ready when all that it was told is done, and knows its process", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         assert.is_true(t:wait())
         assert.equal("ready", t:status())
         assert.same({ t:pid() }, process.children())
@@ -58,7 +75,7 @@ describe("a template" .. tag, function()
 
       it("runs functions in processes of their own, which are the host's children", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         local f = t:spawn(function(...)
           local stat = io.open("/proc/self/stat"):read("a")
           return stat:match("^%d+ %b() %a (%d+)"), select("#", ...), ...
@@ -70,7 +87,7 @@ describe("a template" .. tag, function()
 
       it("carries out require, eval and arguments in the order given", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         t:eval("order = { ... }", "first")
         t:eval(function(name)
           order[#order + 1] = name
@@ -88,7 +105,7 @@ describe("a template" .. tag, function()
 
       it("is settled by the first error, with message and traceback", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         local pid = t:pid()
         t:eval("x = 1")
         t:eval [[
@@ -115,7 +132,7 @@ describe("a template" .. tag, function()
 
       it("passes descriptors of pipes, files and sockets, and leaks none", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         local read_fd, write_fd = sys.pipe()
         local file = assert(io.tmpfile())
         t:send_fd(write_fd, file):send_fd { fileno = function()
@@ -141,7 +158,7 @@ describe("a template" .. tag, function()
 
       it("gives typed errors when it dies, and leaves what it has forked running", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from }
+        local t = engine:template(way)
         local gate_read, gate_write = sys.pipe()
         t:send_fd(gate_read)
         local running = t:spawn(function(fd)
@@ -168,14 +185,14 @@ describe("a template" .. tag, function()
 
       it("has time limits, exits and crashes of its calls typed as any", function()
         local engine <close> = fork_map.new {}
-        local t = engine:template { from = from, timeout = 0.05, grace = 0 }
+        local t = engine:template(with { timeout = 0.05, grace = 0 })
         local err = failure_of(t:spawn(function()
           while true do end
         end).await, (t:spawn(function()
           while true do end
         end)))
         assert.equal("timeout", err.kind)
-        local plain = engine:template { from = from }
+        local plain = engine:template(way)
         local exit = plain:spawn(function()
           os.exit(7)
         end)

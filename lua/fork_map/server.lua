@@ -7,6 +7,7 @@
 
 local channels = require "fork_map.channel"
 local core = require "fork_map.core"
+local remote_server = require "fork_map.remote_server"
 local travel = require "fork_map.travel"
 
 local M = {}
@@ -134,10 +135,14 @@ end
 ---over, that is called, and this returns what it returns.
 ---
 ---A host that is its own interpreter calls this when its arguments say so: the number
----is the last one.
+---is the last one.  "-" serves over the standard streams, for `connect`.
 ---@param fd integer|string
 ---@return any ...
 function M.serve(fd)
+  if fd == "-" then
+    local ok, message = remote_server.serve_standard()
+    return ok or error("fork_map.serve: " .. message, 2)
+  end
   local number = math.tointeger(tonumber(fd))
   if not number then
     error(("fork_map.serve: the number of a descriptor is expected, not %s")

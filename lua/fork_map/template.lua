@@ -7,6 +7,7 @@
 local async = require "fork_map.async"
 local cells = require "fork_map.cell"
 local channels = require "fork_map.channel"
+local connected = require "fork_map.connected"
 local core = require "fork_map.core"
 local engines = require "fork_map.engine"
 local futures = require "fork_map.future"
@@ -439,7 +440,7 @@ end
 
 -- How an interpreter is told to serve; the number of the socket comes last.
 local PROGRAM = "fork-map-template"
-local SERVE = "package.path,package.cpath=%q,%q require('fork_map.server').serve(arg[#arg])"
+local SERVE = "package.path,package.cpath=%q,%q require('fork_map').serve(arg[#arg])"
 
 -- The program of this process, if it is a Lua interpreter.
 local function find_interpreter()
@@ -454,14 +455,14 @@ end
 local function find_program()
   local program = os.getenv "FORK_MAP_TEMPLATE"
   if program and program ~= "" then
-    return { program }
+    return { program, package.path, package.cpath }
   end
   local interpreter = find_interpreter()
   if interpreter then
     local code = SERVE:format(package.path, package.cpath):gsub("\n", "n")
     return { interpreter, "-e", code, "-" }
   end
-  return { PROGRAM }
+  return { PROGRAM, package.path, package.cpath }
 end
 M.find_program = find_program
 
@@ -535,6 +536,9 @@ local function make(engine, opts)
   local own, checked = options.check_template(opts == nil and {} or opts)
   if not own then
     return nil, checked
+  end
+  if own.connect then
+    return connected.open(async.get_loop(engine), checked, own.connect)
   end
   local call, text = new_call(checked)
   if not call then
