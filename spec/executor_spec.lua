@@ -53,7 +53,8 @@ local function new_remote(engine)
 end
 
 -- has_process: calls may die, and be ended; has_options: it takes options of calls;
--- n_own: processes that it has beside those of calls; is_elsewhere: they are no children of this process.
+-- n_own: processes that it has beside those of calls; is_elsewhere: they are no children
+-- of this process.
 local EXECUTORS = {
   { name = "an engine", has_process = true, has_options = true,
     open = function(engine) return engine end },

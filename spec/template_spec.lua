@@ -89,8 +89,8 @@ describe("a template" .. tag, function()
         local engine <close> = fork_map.new {}
         local t = engine:template(way)
         t:eval("order = { ... }", "first")
-        t:eval(function(name)
-          order[#order + 1] = name
+        t:eval(function(word)
+          order[#order + 1] = word
         end, "second")
         t:require("fork_map.queue", "fork_map.timers"):eval [[
           order[#order + 1] = package.loaded["fork_map.timers"] and "loaded"
