@@ -14,6 +14,8 @@ local FALLBACKS = {
   ["src/os/fence_none.c"] = true,
   ["src/os/pid_waitpid.c"] = true,
   ["src/os/bury_close.c"] = true,
+  ["src/os/exec_none.c"] = true,
+  ["src/os/sibling_none.c"] = true,
 }
 
 local CALL = [[
