@@ -374,6 +374,15 @@ describe("a remote template", function()
     assert.equal("closed", t:status())
   end)
 
+  it("is closed when nobody has it any more", function()
+    open()
+    t:wait()
+    t = nil
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(f:await())
+  end)
+
   it("says what came from somebody who is no template", function()
     for _, words in ipairs {
       "Welcome to Debian GNU/Linux\nlast login: never\n", ("\0\255"):rep(20),

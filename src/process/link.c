@@ -155,7 +155,7 @@ static int list_parts(const struct fm__link *link, struct iovec parts[2])
         parts[n].iov_base = (void *)(uintptr_t)(link->out + at);
         parts[n++].iov_len = body - at;
     }
-    if (n > 0 && parts[0].iov_len >= PIECE_MOST) {
+    if (parts[0].iov_len >= PIECE_MOST) {
         parts[0].iov_len = PIECE_MOST;
         n = 1;
     }
@@ -172,7 +172,7 @@ static long write_parts(const struct fm__link *link, const struct iovec *parts,
     unsigned char joined[JOINED_MAX];
     size_t len = parts[0].iov_len, more;
 
-    if (n == 1)
+    if (n < 2)
         return fm__signals_write(link->write_fd, parts[0].iov_base, len);
     more = parts[1].iov_len < JOINED_MAX - len ? parts[1].iov_len
                                                : JOINED_MAX - len;
@@ -186,7 +186,7 @@ static long write_parts(const struct fm__link *link, const struct iovec *parts,
 static int push(struct fm__link *link, const int *fd)
 {
     while (link->out_at < link->out_len) {
-        struct iovec parts[2];
+        struct iovec parts[2] = {{NULL, 0}, {NULL, 0}};
         int n = list_parts(link, parts);
         bool is_first = link->out_at == 0;
         long rc = link->is_socket ? fm__socket_send(link->write_fd, parts, n,
