@@ -172,6 +172,7 @@ build = {
     ["fork_map.options"] = "lua/fork_map/options.lua",
     ["fork_map.plan"] = "lua/fork_map/plan.lua",
     ["fork_map.pool"] = "lua/fork_map/pool.lua",
+    ["fork_map.pool_options"] = "lua/fork_map/pool_options.lua",
     ["fork_map.progress"] = "lua/fork_map/progress.lua",
     ["fork_map.promise"] = "lua/fork_map/promise.lua",
     ["fork_map.queue"] = "lua/fork_map/queue.lua",

@@ -70,6 +70,8 @@ local EXECUTORS = {
     open = function(engine) return engine:template { from = "exec" } end },
   { name = "a snapshot template #not_portable", n_own = 1, has_process = true, has_options = true,
     open = function(engine) return engine:template { from = "fork" } end },
+  { name = "a pool", has_process = true, has_options = true, is_elsewhere = true,
+    open = function(engine) return engine:pool { max = 2, start = 0 } end },
   { name = "an executor of others", has_process = true, open = new_foreign },
   { name = "a template behind a connection", has_process = true, has_options = true,
     is_elsewhere = true, open = new_remote },

@@ -90,14 +90,15 @@ end
 
 ---A call that was begun has ended badly: it fails, or is tried again.
 function Crew:end_badly(cell, err)
-  err.index, err.attempt, err.name = cell.index, cell.attempt, self.name
+  local rules = cell.rules
+  err.index, err.attempt, err.name = cell.index, cell.attempt, rules.name
   cell.worker = nil
-  local is_covered = cell.attempt <= self.retries and self.retry_on[err.kind]
+  local is_covered = cell.attempt <= rules.retries and rules.retry_on[err.kind]
   if not is_covered or cell.stop ~= "none" or self.is_cancelled then
     fail_call(self, cell, err)
     return
   end
-  local pause = self.backoff * 2 ^ (cell.attempt - 1)
+  local pause = rules.backoff * 2 ^ (cell.attempt - 1)
   cell.attempt = cell.attempt + 1
   self.n_retried = self.n_retried + 1
   if pause == 0 then
@@ -132,7 +133,7 @@ function CALL.start(cell)
   if not bytes then
     local path = to_argument(format)
     local err = cells.new_error("encode", reason)
-    err.path, err.name = path, self.name
+    err.path, err.name = path, cell.rules.name
     cell:fail(err)
     return
   end
@@ -183,7 +184,7 @@ function CALL.cancel(cell, grace)
     self:dispatch()
     return true
   end
-  return worker:stop_for(cell, "cancelled", grace)
+  return worker:stop_for(cell, "cancelled", grace or cell.rules.grace)
 end
 
 -- The engine was closed.
@@ -200,9 +201,10 @@ function CALL.close(cell)
 end
 
 ---@return fork_map.Cell
-function Crew:new_call()
+---@param rules? table what it has of its own
+function Crew:new_call(rules)
   local cell = cells.new(self.loop, "call", CALL)
-  cell.crew = self
+  cell.crew, cell.rules = self, rules or self
   return cell
 end
 
@@ -312,7 +314,7 @@ local function fail_waiting(self, err)
     local cell = pop_waiting(self)
     note_waiting(self, -1)
     local copy = workers.copy_error(err)
-    copy.index, copy.attempt, copy.name = cell.index, cell.attempt, self.name
+    copy.index, copy.attempt, copy.name = cell.index, cell.attempt, cell.rules.name
     fail_call(self, cell, copy)
   end
 end

@@ -79,8 +79,9 @@ function Worker:give(cell)
   self.calls[number] = cell
   self.n = self.n + 1
   crew.n_room = crew.n_room - 1
-  if crew.timeout and not self.timer then
-    self:watch_time(now() + crew.timeout)
+  local timeout = cell.rules.timeout
+  if timeout then
+    self:watch_time(now() + timeout)
   end
   return true
 end
@@ -234,8 +235,14 @@ end
 
 ---Look at its calls at that time: whether one takes too long.
 function Worker:watch_time(at)
-  local crew = self.crew
-  self.timer = crew.loop:at(at, function()
+  local loop = self.crew.loop
+  if self.timer then
+    if self.timer.at <= at then
+      return
+    end
+    loop:stop_timer(self.timer)
+  end
+  self.timer = loop:at(at, function()
     self.timer = nil
     self:check_time()
   end)
@@ -244,11 +251,15 @@ end
 -- When this call's time is over, by when it was begun; what a worker says about that
 -- is believed once.
 local function time_of(self, cell, time)
+  local timeout = cell.rules.timeout
+  if not timeout then
+    return math.huge
+  end
   if not cell.began or cell.began_number ~= cell.number then
     cell.began = core.begun_at(self.core, cell.number)
     cell.began_number = cell.number
   end
-  return (cell.began or time) + self.crew.timeout
+  return (cell.began or time) + timeout
 end
 
 function Worker:check_time()
@@ -266,7 +277,7 @@ function Worker:check_time()
   end
   for _, cell in ipairs(late) do
     if cell.worker == self and not self.culprits[cell] then
-      self:stop_for(cell, "timeout")
+      self:stop_for(cell, "timeout", cell.rules.grace)
     end
   end
 end
@@ -324,7 +335,7 @@ local function blame(self, cell, err)
   local _, other = next(self.culprits)
   if kind == "timeout" then
     copy.kind = "timeout"
-    copy.message = ("the call took longer than its timeout of %.6g s"):format(self.crew.timeout)
+    copy.message = ("the call took longer than its timeout of %.6g s"):format(cell.rules.timeout)
   elseif other and (copy.kind == "timeout" or copy.kind == "cancelled") then
     copy.kind = "signal"
     copy.message = ENDED_FOR:format(other == "timeout" and "took too long" or "was cancelled")

@@ -145,7 +145,7 @@ end
 
 function Loop:is_busy_in_lua()
   return not (is_empty(self.due) and is_empty(self.ready) and is_empty(self.dropped))
-    or self.starts_later
+    or self.starts_later or core.has_settled(self.core)
 end
 
 -- Tell a host that polls when to come back.
@@ -519,7 +519,7 @@ end
 function Loop:step(seconds)
   local before = self.n_settled
   local runs_tasks = not (M.current or M.is_scheduling)
-  if self:is_busy_in_lua() or core.has_settled(self.core) then
+  if self:is_busy_in_lua() then
     seconds = 0
   elseif seconds > 0 then
     local at = self.timers:next() or math.huge

@@ -498,44 +498,10 @@ function M.check_nursery(opts)
   return check_opts(opts, NURSERY)
 end
 
----Options of a pool, and of its workers and calls.
----@class (exact) fork_map.PoolOptions: fork_map.Options
----@field min? integer workers that there always are [0]
----@field max? integer|string workers at once ["auto"]
----@field load? integer calls that a worker has at once [2]
----@field start? number seconds with all of them busy until there is one more [0.1]
----@field stop? number seconds with nothing to do until a worker is ended [10]
----@field max_tasks? integer a worker is replaced after so many calls
----@field max_rss? integer|string a worker is replaced above that size
----@field max_queue? integer calls that wait; whoever submits more waits too [100000]
----@field init? fun() run in each worker before its first call
----@field exit? fun() run in each worker after its last call
----@field on_event? fun(value: any, index: integer?) for what emit() sends
-
-local POOL = {
-  min = integer(0, 4096),
-  max = count,
-  load = integer(1, 256),
-  start = pause,
-  stop = pause,
-  max_tasks = MAP.max_tasks,
-  max_rss = MAP.max_rss,
-  max_queue = integer(1, 1 << 30),
-  init = callback,
-  exit = callback,
-  on_event = callback,
-}
-for name, check in pairs(CALL) do
-  POOL[name] = check
-end
-
----Check the options of a pool.
----@param opts fork_map.PoolOptions
----@return table? checked
----@return string? text what is wrong
-function M.check_pool(opts)
-  return check_opts(opts, POOL)
-end
+---For options that are checked elsewhere.
+M.CALL, M.MAP = CALL, MAP
+M.checks = { integer = integer, pause = pause, count = count, callback = callback }
+M.check_opts = check_opts
 
 -- A program and its arguments.
 local function argv(value)

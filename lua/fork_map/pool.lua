@@ -6,8 +6,8 @@ local cells = require "fork_map.cell"
 local crews = require "fork_map.crew"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
-local options = require "fork_map.options"
 local planning = require "fork_map.plan"
+local pool_options = require "fork_map.pool_options"
 local signals = require "fork_map.signal"
 local travel = require "fork_map.travel"
 
@@ -21,9 +21,9 @@ local M = {}
 local Pool = { __name = "fork_map.Pool" }
 Pool.__index = Pool
 
-local function check(self, name)
+local function check(self, name, level)
   if getmetatable(self) ~= Pool then
-    error(("fork_map: pool:%s: call it with a colon"):format(name), 3)
+    error(("fork_map: pool:%s: call it with a colon"):format(name), level or 3)
   end
   return self.crew
 end
@@ -41,7 +41,7 @@ local function wait_for_room(crew)
   end
 end
 
-local function submit(crew, scope, ...)
+local function submit(crew, rules, scope, ...)
   crew.loop:check_open()
   if crew.n_waiting >= crew.max_queue then
     wait_for_room(crew)
@@ -49,22 +49,23 @@ local function submit(crew, scope, ...)
   if crew.is_closed then
     error(crews.new_closed_error(), 0)
   end
-  return futures.call(crew:new_call(), scope, ...)
+  return futures.call(crew:new_call(rules), scope, ...)
 end
+
+local HAS_HANDLER = "this pool has a handler; use pool:submit"
 
 -- What is sent for the function of a pool without a handler, or what is wrong.
 local function pack(crew, fn)
   if crew.handler then
-    return nil, "fork_map: pool:spawn: this pool has a handler; use pool:submit"
+    return nil, HAS_HANDLER
   end
-  local kind, text = travel.pack(fn)
-  return kind, kind and text or "fork_map: pool:spawn: " .. text
+  return travel.pack(fn)
 end
 
 local NO_HANDLER = "fork_map: pool:%s: this pool has no handler; use pool:spawn"
 
 local function check_handler(self, name)
-  local crew = check(self, name)
+  local crew = check(self, name, 4)
   if not crew.handler then
     error(NO_HANDLER:format(name), 3)
   end
@@ -77,14 +78,14 @@ end
 ---@param ... any
 ---@return fork_map.Future
 function Pool:submit(...)
-  return submit(check_handler(self, "submit"), nil, ...)
+  return submit(check_handler(self, "submit"), nil, nil, ...)
 end
 
 ---The values of `handler(...)`, or the error that it has raised.
 ---@param ... any
 ---@return any ...
 function Pool:call(...)
-  local f <close> = submit(check_handler(self, "call"), nil, ...)
+  local f <close> = submit(check_handler(self, "call"), nil, nil, ...)
   return f:await()
 end
 
@@ -97,9 +98,30 @@ function Pool:spawn(fn, ...)
   local crew = check(self, "spawn")
   local kind, text = pack(crew, fn)
   if not kind then
-    error(text, 2)
+    error("fork_map: pool:spawn: " .. text, 2)
   end
-  return submit(crew, nil, kind, text, ...)
+  return submit(crew, nil, nil, kind, text, ...)
+end
+
+---Check options of calls; see fork_map/executor.lua.
+function Pool:__prepare(opts)
+  if self.crew.handler then
+    return nil, 'fork_map: option "executor": this pool has a handler'
+  end
+  return pool_options.settle_call(self.crew, opts)
+end
+
+---Begin a call; see fork_map/executor.lua.  Raises what cannot travel.
+function Pool:__spawn(rules, scope, _, fn, ...)
+  local kind, text = pack(self.crew, fn)
+  if not kind then
+    error("fork_map: " .. text, 0)
+  end
+  return submit(self.crew, rules, scope, kind, text, ...)
+end
+
+function Pool:__get_loop()
+  return self.crew.loop
 end
 
 -- ---------------------------------------------------------------------- map
@@ -132,7 +154,7 @@ local function note(self, index, cell)
 end
 
 local function start(self, index, item)
-  local f = submit(self.crew, nil, item, index)
+  local f = submit(self.crew, nil, nil, item, index)
   self.futures[index] = f
   self.n_out = self.n_out + 1
   f.cell:add_waiter(f, function()
@@ -238,15 +260,13 @@ end
 ---@param max integer
 function Pool:resize(min, max)
   local crew = check(self, "resize")
-  local checked, text = options.check_pool { min = min, max = max }
-  if not checked then
+  local text = pool_options.check_size(min, max)
+  if text then
     error(text, 2)
-  elseif min == nil or math.type(checked.max) ~= "integer" or checked.min > checked.max then
-    error("fork_map: pool:resize: two numbers of workers are expected, min <= max", 2)
   end
   crew.loop:check_open()
-  self.workers = checked.max
-  crew:resize(checked.min, checked.max)
+  self.workers = math.tointeger(max)
+  crew:resize(math.tointeger(min), self.workers)
 end
 
 -- Until nothing of it is left.
@@ -311,42 +331,6 @@ end
 
 -- ------------------------------------------------------------------- making one
 
-local DEFAULTS = {
-  min = 0, max = "auto", load = 2, start = 0.1, stop = 10, max_queue = 100000,
-  retries = 0, backoff = 0, retry_on = { "signal", "exit", "no_result" }, codec = "auto",
-  keep_fds = {},
-}
-
--- Options of a call that the pool sees to by itself, for each of its calls.
-local OWN = { "timeout", "retries", "retry_on", "backoff", "seed" }
-
-local function set_of(list)
-  local set = {}
-  for _, name in ipairs(list) do
-    set[name] = true
-  end
-  return set
-end
-
--- What the crew gets, or nil and what is wrong.
-local function settle_options(opts, handler)
-  local max, text = planning.count_workers(opts.max)
-  if not max then
-    return nil, text
-  end
-  max = math.max(max, 1)
-  if opts.min > max then
-    return nil, ('fork_map: option "min" is %d, and "max" is %d'):format(opts.min, max)
-  end
-  return {
-    min = opts.min, max = max, load = opts.load, start = opts.start, stop = opts.stop,
-    max_tasks = opts.max_tasks, max_rss = opts.max_rss, init = opts.init, exit = opts.exit,
-    on_event = opts.on_event or nil, max_queue = opts.max_queue, seed = opts.seed,
-    timeout = opts.timeout or nil, retries = opts.retries, backoff = opts.backoff,
-    retry_on = set_of(opts.retry_on), codec = opts.codec, name = opts.name, handler = handler,
-  }
-end
-
 local function find_misuse(handler)
   if handler == nil or type(handler) == "function" then
     return nil
@@ -369,23 +353,11 @@ function M.new(loop, base, handler, opts)
   if misuse then
     return nil, misuse
   end
-  local checked, text = options.check_pool(opts)
-  if not checked then
-    return nil, text
-  end
-  local all = options.merge(options.merge(DEFAULTS, base), checked)
-  local prepared, settled
-  settled, text = settle_options(all, handler)
+  local settled, prepared = pool_options.settle(base, opts)
   if not settled then
-    return nil, text
+    return nil, prepared
   end
-  for _, name in ipairs(OWN) do
-    all[name] = nil
-  end
-  prepared, text = options.prepare(all)
-  if not prepared then
-    return nil, text
-  end
+  settled.handler = handler
   loop:check_open()
   local crew = crews.new(loop, prepared, settled)
   local self = setmetatable({ crew = crew, workers = crew.max }, Pool)

@@ -299,14 +299,16 @@ static int l_write(lua_State *L)
     return push_result(L, write(check_int(L, 1), text, len));
 }
 
-/* read(fd) -> some bytes, "" at the end */
+/* read(fd [, most]) -> some bytes, "" at the end */
 static int l_read(lua_State *L)
 {
     char data[4096];
+    lua_Integer most = luaL_optinteger(L, 2, sizeof data);
     ssize_t n;
 
+    luaL_argcheck(L, most > 0 && most <= (lua_Integer)sizeof data, 2, "size");
     do
-        n = read(check_int(L, 1), data, sizeof data);
+        n = read(check_int(L, 1), data, (size_t)most);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return push_result(L, -1);
