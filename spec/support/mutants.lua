@@ -191,8 +191,8 @@ local mutants = {
   {
     name = "a cancel ends one attempt only",
     edits = { { "src/engine/attempt.c",
-      "!future->engine->closed && !future->is_cancelled;",
-      "!future->engine->closed && future->stop_kind != FM_CANCELLED;" } },
+      "!future->engine->closed && !future->is_cancelled &&",
+      "!future->engine->closed && future->stop_kind != FM_CANCELLED &&" } },
     tests = {
       "test_retries a_job_that_is_cancelled_in_the_grace_of_its_timeout_is_not_tried_again",
       "test_retries a_job_that_is_cancelled_when_its_failure_is_whole_is_not_tried_again",
@@ -387,7 +387,8 @@ local mutants = {
   },
   {
     name = "orphans of a group left to the host",
-    edits = { { "src/os/orphans.c", "if (!come_here())", "if (come_here() || true)" } },
+    edits = { { "src/os/orphans.c", "if (!are_ours && !come_here())",
+      "if (!are_ours && (come_here() || true))" } },
     tests = { "test_hosts a_host_that_orphans_come_to_gets_only_those_that_left_their_group" },
   },
   {
