@@ -23,7 +23,8 @@ struct fm__serving {
     uint64_t call;               /* that was taken last */
     uint64_t tag;                /* of it */
     int format;                  /* of its bytes */
-    bool is_taken; /* the bytes are those of a call that was taken */
+    bool is_taken;           /* the bytes are those of a call that was taken */
+    unsigned luck, n_sleeps; /* of looking around before it sleeps */
 };
 
 /* `desk` and `bell` are those of this process's own parent. */
