@@ -55,6 +55,10 @@ local function run(engine, prepared, fn, ...)
   while not is_settled do
     is_settled = wait(future)
   end
+  local loop = engine.loop
+  if loop then
+    loop:note() -- of what has settled meanwhile
+  end
   return result(future)
 end
 

@@ -215,7 +215,7 @@ static bool takes_calls(const fm_future *future)
 }
 
 int fm__duplex_give(fm_future *future, const struct fm__gift *gift,
-                    uint64_t *ret_call)
+                    uint64_t *ret_number)
 {
     struct fm__duplex *duplex = future->duplex;
     struct fm__duplex_call *call;
@@ -237,7 +237,7 @@ int fm__duplex_give(fm_future *future, const struct fm__gift *gift,
                           memory_order_relaxed);
     set_word(duplex, slot, fm__desk_word(call->number, FM__DESK_GIVEN));
     duplex->pours[duplex->n_pours++] = (unsigned char)slot;
-    *ret_call = call->number;
+    *ret_number = call->number;
     fm__duplex_pour(future);
     return call->is_sent;
 }

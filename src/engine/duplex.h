@@ -56,15 +56,15 @@ struct fm__gift {
  * fm__duplex_is_sent() or the end of the call.  Or -EAGAIN when it has as many
  * calls as it can, FM_ECLOSED when it is ending. */
 int fm__duplex_give(fm_future *future, const struct fm__gift *gift,
-                    uint64_t *ret_call);
-bool fm__duplex_is_sent(const fm_future *future, uint64_t call);
+                    uint64_t *ret_number);
+bool fm__duplex_is_sent(const fm_future *future, uint64_t number);
 
 /* True when the call was not begun, and never will be here. */
-bool fm__duplex_take_back(fm_future *future, uint64_t call);
+bool fm__duplex_take_back(fm_future *future, uint64_t number);
 
 /* When it was begun, by the monotonic clock, as the worker says; 0 when it was
  * not.  Of a job that has settled too, while the call has not ended. */
-int64_t fm__duplex_begun_at(const fm_future *future, uint64_t call);
+int64_t fm__duplex_begun_at(const fm_future *future, uint64_t number);
 
 /* It is to begin no more calls, and to end when it has ended those it has. */
 void fm__duplex_order_leave(fm_future *future);

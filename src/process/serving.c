@@ -111,22 +111,22 @@ static bool has_news(const struct fm__serving *serving)
  * and then. */
 static bool look_around(struct fm__serving *serving)
 {
+    bool is_due = serving->n_sleeps++ % LUCK_EVERY == 0;
+    bool found = false;
     int64_t end;
 
-    serving->n_sleeps++;
-    if (serving->luck == 0 && serving->n_sleeps % LUCK_EVERY != 0)
+    if (serving->luck == 0 && !is_due)
         return false;
     end = fm__clock_after(fm__clock_now(), LOOK_NS);
     do {
-        for (int i = 0; i < LOOKS; i++) {
-            if (has_news(serving)) {
-                serving->luck += serving->luck < LUCK_MOST;
-                return true;
-            }
-        }
-    } while (fm__clock_now() < end);
-    serving->luck -= serving->luck > 0;
-    return false;
+        for (int i = 0; i < LOOKS && !found; i++)
+            found = has_news(serving);
+    } while (!found && fm__clock_now() < end);
+    if (found)
+        serving->luck += serving->luck < LUCK_MOST;
+    else
+        serving->luck -= serving->luck > 0;
+    return found;
 }
 
 static int check_parent(const struct fm__serving *serving)
