@@ -295,6 +295,54 @@ describe("fork_map.pool()", function()
   end)
 end)
 
+describe("a pool with a template #not_portable", function()
+  process.guard(before_each, after_each, 8)
+
+  for _, from in ipairs { "exec", "fork" } do
+    it("has its workers forked off it, from = " .. from, function()
+      local template <close> = fork_map.template { from = from }
+      template:send_arg "ab"
+      local pool <close> = fork_map.pool("string:rep", { template = template, max = 2 })
+      assert.equal("ababab", pool:call(3))
+      assert.equal("ab", pool:call(1))
+      pool:close()
+    end)
+
+    it("replaces those that die, from = " .. from, function()
+      local template <close> = fork_map.template { from = from }
+      local pool <close> = fork_map.pool {
+        template = template, max = 1, init = function() base = 5 end, -- luacheck: ignore
+      }
+      local function add(a)
+        return a + base -- luacheck: ignore
+      end
+      assert.equal(9, pool:spawn(add, 4):await())
+      local kind, err = fail_kind(pool:spawn(function() os.exit(3) end))
+      assert.same({ "exit", 3 }, { kind, err.exit_code })
+      assert.equal(7, pool:spawn(add, 2):await())
+    end)
+  end
+
+  it("refuses functions that cannot travel", function()
+    local template <close> = fork_map.template { from = "fork" }
+    for _, name in ipairs { "handler", "init", "exit" } do
+      local opts = { template = template }
+      local function captures()
+        return opts
+      end
+      if name ~= "handler" then
+        opts[name] = captures
+      end
+      local ok, text = pcall(fork_map.pool, name == "handler" and captures or "string:rep", opts)
+      assert.is_false(ok)
+      assert.matches(name .. ': the function captures "opts"', text)
+    end
+    local ok, text = pcall(fork_map.pool, "string:rep", { template = {} })
+    assert.is_false(ok)
+    assert.matches('option "template" must be', text)
+  end)
+end)
+
 describe("handlers that yield", function()
   process.guard(before_each, after_each, 8)
 

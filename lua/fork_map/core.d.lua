@@ -677,8 +677,9 @@ function core.template_call(template, kind, bytes, is_last, ...) end
 ---@param cell table what next_settled() gives
 ---@param kind integer
 ---@param bytes string
+---@param is_worker? boolean as hire()
 ---@return fork_map.core.Future
-function core.template_spawn(template, options, cell, kind, bytes) end
+function core.template_spawn(template, options, cell, kind, bytes, is_worker) end
 
 ---@param template fork_map.core.Template
 ---@return "starting"|"ready"|"failed"|"closed"|"away" state

@@ -331,6 +331,20 @@ end
 
 -- ------------------------------------------------------------------- making one
 
+-- Functions that have to travel.  Returns what is wrong.
+local function pack_functions(settled)
+  for _, name in ipairs { "handler", "init", "exit" } do
+    local fn = settled[name]
+    if fn then
+      local kind, text = travel.pack(fn)
+      if not kind then
+        return ("fork_map.pool: %s: %s"):format(name, text)
+      end
+      settled[name] = { kind, text }
+    end
+  end
+end
+
 local function find_misuse(handler)
   if handler == nil or type(handler) == "function" then
     return nil
@@ -353,11 +367,18 @@ function M.new(loop, base, handler, opts)
   if misuse then
     return nil, misuse
   end
-  local settled, prepared = pool_options.settle(base, opts)
+  local settled, prepared, text = pool_options.settle(base, opts)
   if not settled then
     return nil, prepared
   end
   settled.handler = handler
+  if settled.template then
+    text = pack_functions(settled)
+    if text then
+      return nil, text
+    end
+    loop = settled.template:__get_loop()
+  end
   loop:check_open()
   local crew = crews.new(loop, prepared, settled)
   local self = setmetatable({ crew = crew, workers = crew.max }, Pool)

@@ -22,8 +22,18 @@ local M = {}
 ---@field init? fun() run in each worker before its first call
 ---@field exit? fun() run in each worker after its last call
 ---@field on_event? fun(value: any, index: integer?) for what emit() sends
+---@field template? fork_map.Template workers are forked off it
+
+local function template(value)
+  local meta = debug.getmetatable(value)
+  if type(meta) == "table" and rawget(meta, "__hire") then
+    return value
+  end
+  return nil, "a template that forks here"
+end
 
 local POOL = {
+  template = template,
   min = checks.integer(0, 4096),
   max = checks.count,
   load = checks.integer(1, 256),

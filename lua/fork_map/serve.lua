@@ -228,32 +228,51 @@ local function new_executor()
   end
 end
 
-local function find_handler(spec)
-  if type(spec.handler) == "string" then
-    local fn, problem = travel.unpack("name", spec.handler)
-    return fn or error(problem, 0)
+-- A function of the pool: itself, or what of it has travelled.
+local function find_function(fn)
+  if type(fn) == "string" then
+    fn = { "name", fn }
   end
-  return spec.handler or new_executor()
+  if type(fn) == "table" then
+    local found, problem = travel.unpack(fn[1], fn[2])
+    return found or error(problem, 0)
+  end
+  return fn
 end
 
----The job of a worker.
----@param spec table handler, init, exit, load, max_tasks, max_rss, seed
-function M.serve(spec)
+-- What a template was sent before comes first, for each call.
+local function bind(handler, n, sent)
+  if n == 0 then
+    return handler
+  end
+  return function(...)
+    local args = table.move({ ... }, 1, select("#", ...), n + 1, table.move(sent, 1, n, 1, {}))
+    return handler(table.unpack(args, 1, n + select("#", ...)))
+  end
+end
+
+---The job of a worker: its last argument is { handler =, init =, exit =, load =,
+---max_tasks =, max_rss =, seed = }, those before are what a template was sent.
+function M.serve(...)
   loops.check_process()
+  local n = select("#", ...)
+  local spec = select(n, ...)
+  local handler = find_function(spec.handler) or new_executor()
+  local init, exit = find_function(spec.init), find_function(spec.exit)
   local self = {
-    generation = core.generation(), handler = find_handler(spec), load = spec.load,
+    generation = core.generation(), handler = bind(handler, n - 1, { ... }), load = spec.load,
     max_tasks = spec.max_tasks or math.huge, max_rss = spec.max_rss, seed = spec.seed,
     idle = {}, n_running = 0, n_begun = 0, retires = false, leaves = false, is_alive = true,
   }
   state = self
-  if spec.init then
-    spec.init()
+  if init then
+    init()
   end
   if core.serve_begin() then
     serve_all(self)
   end
-  if spec.exit then
-    spec.exit()
+  if exit then
+    exit()
   end
 end
 

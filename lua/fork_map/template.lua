@@ -335,6 +335,15 @@ end
 
 -- -------------------------------------------------------------------- state
 
+---Fork a worker of a pool off it, where `module:function` gets what was sent, then
+---`...`; see fork_map/crew_worker.lua.  Raises why that cannot be.
+---@return fork_map.core.Future
+function Template:__hire(prepared, codec, cell, name, ...)
+  check_use(self)
+  local bytes = encode(2, codec, "name", name, ...)
+  return core.template_spawn(self.core, prepared, cell, JOBS.call, bytes, true)
+end
+
 ---The id of its process, while there is one.
 ---@return integer?
 function Template:pid()

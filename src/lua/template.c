@@ -185,7 +185,8 @@ static int l_template_call(lua_State *L)
     return 1;
 }
 
-/* template_spawn(template, options, cell, kind, bytes) -> future */
+/* template_spawn(template, options, cell, kind, bytes [, is_worker]) -> future;
+ * `is_worker`: as hire() */
 static int l_template_spawn(lua_State *L)
 {
     const struct template_box *box = check_box(L, 1);
@@ -193,6 +194,7 @@ static int l_template_spawn(lua_State *L)
     struct fm__errand errand;
     struct fmL_call *call;
     lua_State *previous;
+    bool is_duplex = lua_toboolean(L, 6);
     int rc;
 
     luaL_checktype(L, 3, LUA_TTABLE);
@@ -206,6 +208,8 @@ static int l_template_spawn(lua_State *L)
     lua_pushvalue(L, 3);
     lua_rawsetp(L, -2, &handle->told);
     call = fmL_call_take(L, box->engine);
+    call->is_duplex = is_duplex;
+    handle->told.stays = is_duplex;
     lua_settop(L, 8); /* cells */
     previous = fmL_enter(L, box->engine);
     rc = fmL_call_send(L, call, 2, box->template, &errand, handle,
