@@ -2,6 +2,7 @@
 local fork_map = require "fork_map"
 local futures = require "support.futures"
 local process = require "support.process"
+local quiet = require "support.quiet"
 local sys = require "specs_core"
 
 local function double(x)
@@ -296,11 +297,12 @@ describe("fork_map.pool()", function()
 end)
 
 describe("a pool with a template #not_portable", function()
-  process.guard(before_each, after_each, 8)
+  quiet.guard(before_each, after_each, 8)
 
   for _, from in ipairs { "exec", "fork" } do
     it("has its workers forked off it, from = " .. from, function()
-      local template <close> = fork_map.template { from = from }
+      local engine <close> = fork_map.new()
+      local template <close> = engine:template { from = from }
       template:send_arg "ab"
       local pool <close> = fork_map.pool("string:rep", { template = template, max = 2 })
       assert.equal("ababab", pool:call(3))
@@ -309,22 +311,22 @@ describe("a pool with a template #not_portable", function()
     end)
 
     it("replaces those that die, from = " .. from, function()
-      local template <close> = fork_map.template { from = from }
+      local engine <close> = fork_map.new()
+      local template <close> = engine:template { from = from }
       local pool <close> = fork_map.pool {
-        template = template, max = 1, init = function() base = 5 end, -- luacheck: ignore
+        template = template, max = 1, init = load "base = 5",
       }
-      local function add(a)
-        return a + base -- luacheck: ignore
-      end
+      local add = load "return ... + base"
       assert.equal(9, pool:spawn(add, 4):await())
-      local kind, err = fail_kind(pool:spawn(function() os.exit(3) end))
+      local kind, err = fail_kind(pool:spawn(load "os.exit(3)"))
       assert.same({ "exit", 3 }, { kind, err.exit_code })
       assert.equal(7, pool:spawn(add, 2):await())
     end)
   end
 
   it("refuses functions that cannot travel", function()
-    local template <close> = fork_map.template { from = "fork" }
+    local engine <close> = fork_map.new()
+    local template <close> = engine:template { from = "fork" }
     for _, name in ipairs { "handler", "init", "exit" } do
       local opts = { template = template }
       local function captures()

@@ -367,13 +367,13 @@ function M.new(loop, base, handler, opts)
   if misuse then
     return nil, misuse
   end
-  local settled, prepared, text = pool_options.settle(base, opts)
+  local settled, prepared = pool_options.settle(base, opts)
   if not settled then
     return nil, prepared
   end
   settled.handler = handler
   if settled.template then
-    text = pack_functions(settled)
+    local text = pack_functions(settled)
     if text then
       return nil, text
     end
