@@ -77,7 +77,7 @@ TEST(a_worker_takes_no_more_calls_than_there_are_slots)
 
     wait_ready(engine, worker);
     for (int i = 0; i < FM__DESK_SLOTS; i++)
-        CHECK_INT(give_bytes(worker, "x", 1, &call), 1);
+        CHECK(give_bytes(worker, "x", 1, &call) >= 0);
     CHECK_INT(give_bytes(worker, "x", 1, &call), -EAGAIN);
     for (int i = 0; i < FM__DESK_SLOTS; i++)
         CHECK(hear(engine, worker, &message));
@@ -261,7 +261,7 @@ TEST(every_call_is_ended_or_open_after_a_kill_at_any_moment)
 
         wait_ready(engine, worker);
         for (int i = 0; i < FM__DESK_SLOTS; i++)
-            CHECK_INT(give_bytes(worker, "x", 1, &calls[i]), 1);
+            CHECK(give_bytes(worker, "x", 1, &calls[i]) >= 0);
         for (volatile int i = 0; i < round * 2000; i++)
             ;
         CHECK_INT(kill(fm_future_get_pid(worker), SIGKILL), 0);

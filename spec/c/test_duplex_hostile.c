@@ -234,6 +234,7 @@ static int answer_too_long(struct fm__serving *serving)
         tell_data(serving, serving->call, FM__TELL_VALUE, text, sizeof text);
 
     CHECK_INT(rc, FM_ELIMIT);
+    CHECK_INT(fm_child_set_format(fm_child_current(), 0), 0); /* forget it */
     return fm__serving_tell(serving, &head, "result", "too long");
 }
 

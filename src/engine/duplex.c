@@ -21,6 +21,9 @@
 #include "os/sys.h"
 #include "os/word.h"
 
+/* An honest worker drops a result when a frame has gone beyond the limit. */
+#define BEYOND_LIMIT ((uint64_t)FM__FRAME_DATA_MAX)
+
 /* ------------------------------------------------------------------- desk */
 
 /* With the desk, or errno. */
@@ -332,6 +335,10 @@ static int take_tell(struct fm__inbox *inbox, const struct fm__tell *tell,
 
     if (tell->call != 0 ? !call || !is_of_call : tell->what > FM__TELL_EVENT)
         return FM_EPROTOCOL;
+    if (inbox->len > future->opts.limits.result) {
+        inbox->over_limit = true;
+        return FM_ELIMIT;
+    }
     at = call ? begun_at(duplex, call) : 0;
     rc = fm__messages_add(&duplex->messages, inbox, tell, texts, texts_len, at);
     if (rc < 0)
@@ -346,6 +353,10 @@ static int take_tell(struct fm__inbox *inbox, const struct fm__tell *tell,
 
 void fm__duplex_attach(fm_future *future)
 {
+    struct fm__inbox *inbox = &future->inbox;
+
+    if (inbox->limit < UINT64_MAX - BEYOND_LIMIT)
+        inbox->limit += BEYOND_LIMIT;
     future->inbox.on_tell = take_tell;
     future->inbox.tell_ud = future;
 }
