@@ -209,7 +209,7 @@ static void fault_kill_if_any(pid_t pid, int sig)
 
 FAULTY(pid_t, getpid, (void), (), fm__sys_real.getpid())
 FAULTY(pid_t, getppid, (void), (), fm__sys_real.getppid())
-FAULTY(pid_t, getpgrp, (void), (), fm__sys_real.getpgrp())
+FAULTY(pid_t, getpgid, (pid_t pid), (pid), -1)
 FAULTY_INT(socketpair, (int domain, int type, int protocol, int fds[2]),
            (domain, type, protocol, fds))
 FAULTY_INT(pipe2, (int fds[2], int flags), (fds, flags))

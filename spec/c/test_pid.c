@@ -357,3 +357,11 @@ TEST(a_status_that_was_taken_is_known_or_said_not_to_be)
     fm__pid_close(&pid);
     fm__fds_close();
 }
+
+TEST(no_process_is_not_our_own_group)
+{
+    struct fm__pid none = FM__PID_INIT;
+
+    CHECK_INT(fm__pid_signal(&none, 0), -ESRCH);
+    CHECK_INT(fm__pid_signal_group(&none, 0), -ESRCH);
+}

@@ -2,17 +2,36 @@
 /* Templates: processes that fork for their host. */
 #include "jobs.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "engine/duplex.h"
 #include "engine/template.h"
 #include "os/clock.h"
 #include "os/fds.h"
+#include "os/sys.h"
 
 #ifdef __linux__
 
-enum { SAY_PIDS = 1, ECHO, SLEEP, EXIT_3, SERVE, FAIL, COUNT_FDS, SUM_FDS };
+enum {
+    SAY_PIDS = 1,
+    ECHO,
+    SLEEP,
+    EXIT_3,
+    SERVE,
+    FAIL,
+    COUNT_FDS,
+    SUM_FDS,
+    BREAK_MMAP,
+    LIMIT_FDS,
+    UNLIMIT_FDS
+};
 
 /* ---------------------------------------------------------- in the template */
 
@@ -65,6 +84,30 @@ static void *rest(void *ud)
     return ud;
 }
 
+static void *failing_mmap(void *p, size_t len, int prot, int flags, int fd,
+                          off_t offset)
+{
+    (void)p;
+    (void)len;
+    (void)prot;
+    (void)flags;
+    (void)fd;
+    (void)offset;
+    fm__sys.mmap = fm__sys_real.mmap;
+    errno = ENOMEM;
+    return MAP_FAILED;
+}
+
+static int limit_fds(bool is_limited)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    limit.rlim_cur = is_limited ? 3 : limit.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+}
+
 static int do_call(struct fm__server *server, const struct fm__errand *errand,
                    const int *fds, size_t n_fds, void *ud)
 {
@@ -88,6 +131,12 @@ static int do_call(struct fm__server *server, const struct fm__errand *errand,
         return 0;
     case SERVE:
         return 1;
+    case BREAK_MMAP:
+        fm__sys.mmap = failing_mmap;
+        return 0;
+    case LIMIT_FDS:
+    case UNLIMIT_FDS:
+        return limit_fds(errand->kind == LIMIT_FDS);
     default:
         n_called++;
         return 0;
@@ -164,6 +213,26 @@ static void call(fm_template *template, uint32_t kind)
     struct fm__errand errand = {.kind = kind};
 
     CHECK_INT(fm__template_call(template, &errand, NULL, 0), 0);
+}
+
+/* Children that were refused at their gates. */
+static void reap_parked(fm_engine *engine)
+{
+    struct fm_engine_stats stats;
+
+    do {
+        (void)fm__engine_rest(engine, FM__NS_PER_MS);
+        fm_engine_get_stats(engine, &stats);
+    } while (stats.parked > 0);
+}
+
+/* It is a zombie, of which nobody has heard. */
+static void kill_unheard(pid_t pid)
+{
+    siginfo_t info;
+
+    CHECK_INT(kill(pid, SIGKILL), 0);
+    CHECK_INT(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
 }
 
 static void check_echo(fm_engine *engine, fm_template *template, size_t len)
@@ -415,6 +484,7 @@ TEST(a_job_that_is_cancelled_before_it_is_forked_settles_at_once)
     CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
     fm_future_unref(future);
     check_echo(engine, template, 10); /* its child was refused meanwhile */
+    reap_parked(engine);
     CHECK_INT(waitpid(-1, NULL, WNOHANG), 0);
     let_go(template);
     fm_engine_free(engine);
@@ -527,6 +597,207 @@ TEST(templates_do_not_count_among_the_children)
         check_pids(engine, templates[i]);
     for (int i = 0; i < 4; i++)
         let_go(templates[i]);
+    fm_engine_free(engine);
+}
+
+TEST(a_job_that_could_not_be_forked_costs_none_of_the_next_ones)
+{
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    const struct fm_outcome *outcome;
+    char data[5000] = "";
+    fm_future *future;
+
+    check_echo(engine, template, sizeof data);
+    call(template, BREAK_MMAP);
+    future = ask(template, ECHO, data, sizeof data);
+    outcome = wait_for(engine, future);
+    CHECK_INT(outcome->kind, FM_SPAWN);
+    CHECK_INT(outcome->error_code, -ENOMEM);
+    CHECK(strcmp(outcome->message, "the child could not be started: template: "
+                                   "Cannot allocate memory (ENOMEM)") == 0);
+    fm_future_unref(future);
+    for (int i = 0; i < 20; i++)
+        check_echo(engine, template, sizeof data);
+    CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_READY);
+    let_go(template);
+    fm_engine_free(engine);
+}
+
+TEST(a_template_without_room_for_descriptors_says_so_and_goes_on)
+{
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    fm_future *future;
+
+    call(template, LIMIT_FDS);
+    future = ask(template, ECHO, "x", 1);
+    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
+    CHECK_INT(fm_future_get_outcome(future)->error_code, -EMFILE);
+    fm_future_unref(future);
+    call(template, UNLIMIT_FDS);
+    check_echo(engine, template, 5000);
+    let_go(template);
+    fm_engine_free(engine);
+}
+
+TEST(what_is_told_to_a_dead_template_counts_as_not_carried_out)
+{
+    struct fm__errand errand = {.kind = ECHO};
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    fm_future *future;
+
+    settle(engine, template);
+    kill_unheard(fm__template_get_pid(template));
+    CHECK_INT(fm__template_call(template, &errand, NULL, 0), 0);
+    CHECK(!fm__template_is_settled(template));
+    future = ask(template, ECHO, "x", 1);
+    settle(engine, template);
+    CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_FAILED);
+    CHECK_INT(fm__template_get_failure(template)->signal, SIGKILL);
+    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
+    CHECK(strstr(fm_future_get_outcome(future)->message, "SIGKILL") != NULL);
+    fm_future_unref(future);
+    fm__template_unref(template);
+    fm_engine_free(engine);
+}
+
+TEST(a_job_that_is_asked_of_a_dead_template_is_told_of_its_death)
+{
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    fm_future *future;
+
+    settle(engine, template);
+    kill_unheard(fm__template_get_pid(template));
+    future = ask(template, ECHO, "x", 1);
+    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
+    CHECK(strstr(fm_future_get_outcome(future)->message, "SIGKILL") != NULL);
+    fm_future_unref(future);
+    fm__template_unref(template);
+    fm_engine_free(engine);
+}
+
+TEST(a_job_that_is_asked_for_and_times_out_settles_without_a_signal)
+{
+    struct fm__errand errand = {.kind = SLEEP};
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    fm_future *future;
+
+    settle(engine, template);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
+    CHECK_INT(fm__template_spawn_duplex(template, NULL, &errand, &future), 0);
+    (void)fm_engine_step(engine, 0);
+    CHECK_INT(fm_future_get_state(future), FM_STARTING);
+    CHECK_INT(fm__duplex_stop(future, FM_TIMEOUT, 0), 1);
+    CHECK_INT(wait_for(engine, future)->kind, FM_CANCELLED);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
+    fm_future_unref(future);
+    let_go(template);
+    fm_engine_free(engine);
+}
+
+TEST(a_job_whose_child_dies_with_its_template_at_the_gate_is_closed)
+{
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    struct pollfd reply = {.events = POLLIN};
+    fm_future *future;
+
+    settle(engine, template);
+    future = ask(template, ECHO, "x", 1);
+    reply.fd = template->fd;
+    CHECK_INT(poll(&reply, 1, -1), 1);
+    fm__template_close(template, 0);
+    CHECK_INT(wait_for(engine, future)->kind, FM_CLOSED);
+    fm_future_unref(future);
+    fm__template_unref(template);
+    fm_engine_free(engine);
+}
+
+TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
+{
+    enum { N = 40, ROUNDS = 5 };
+    const struct fm_engine_opts many = {.max_children = N};
+    fm_template *template;
+    fm_future *futures[N];
+    fm_engine *engine;
+
+    CHECK_INT(fm_engine_new(&many, &engine), 0);
+    template = new_template(engine);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < N; i++)
+            futures[i] = ask(template, SLEEP, NULL, 0);
+        for (int i = 0; i < N; i++) {
+            while (fm_future_get_state(futures[i]) != FM_RUNNING)
+                (void)fm_engine_step(engine, FM__NS_PER_MS);
+        }
+        for (int i = 0; i < N; i++) {
+            (void)fm_future_cancel(futures[i], 0);
+            (void)wait_for(engine, futures[i]);
+            fm_future_unref(futures[i]);
+        }
+    }
+    CHECK_INT(template->n_channels, N);
+    check_echo(engine, template, 10);
+    let_go(template);
+    fm_engine_free(engine);
+}
+
+/* ---------------------------------------------------- one that is not honest
+ */
+
+/* Answers each command with the number of the host, or of a child of it. */
+static int lie(fm_child *child, void *ud)
+{
+    struct fm__reply reply = {.magic = FM__REPLY_MAGIC, .pid = *(pid_t *)ud};
+    int fd = fm__child_get_socket(child);
+    struct fm__command command;
+
+    (void)fcntl(fd, F_SETFL, 0);
+    if (reply.pid == 0)
+        reply.pid = getpid();
+    while (recv(fd, &command, sizeof command, 0) > 0) {
+        reply.seq = command.seq;
+        if (send(fd, &reply, sizeof reply, MSG_NOSIGNAL) < 0)
+            break;
+    }
+    return 0;
+}
+
+static void check_liar(fm_engine *engine, pid_t named)
+{
+    struct fm__template_opts opts = {.fn = lie, .ud = &named};
+    fm_template *template = NULL;
+    fm_future *future;
+
+    CHECK_INT(fm__template_new(engine, &opts, &template), 0);
+    future = ask(template, ECHO, "x", 1);
+    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
+    CHECK_INT(fm_future_get_outcome(future)->error_code, FM_EPROTOCOL);
+    fm_future_unref(future);
+    let_go(template);
+}
+
+TEST(a_process_that_a_template_has_not_forked_is_not_taken_for_a_child)
+{
+    fm_engine *engine = new_engine();
+    fm_future *other = NULL;
+
+    CHECK_INT(fm_spawn(engine, NULL, hang, NULL, &other), 0);
+    while (fm_future_get_state(other) != FM_RUNNING)
+        (void)fm_engine_step(engine, FM__NS_PER_MS);
+    check_liar(engine, getpid());
+    check_liar(engine, 1);
+    check_liar(engine, 0); /* its own */
+    check_liar(engine, -1);
+    check_liar(engine, fm_future_get_pid(other));
+    CHECK_INT(fm_future_get_state(other), FM_RUNNING);
+    (void)fm_future_cancel(other, 0);
+    CHECK_INT(wait_for(engine, other)->kind, FM_CANCELLED);
+    fm_future_unref(other);
     fm_engine_free(engine);
 }
 

@@ -301,6 +301,13 @@ int64_t fm__attempt_next_time(const fm_future *future)
     return at;
 }
 
+void fm__attempt_park(fm_engine *engine, struct fm__parked *parked)
+{
+    parked->next = engine->parked;
+    engine->parked = parked;
+    engine->stats.parked++;
+}
+
 /* The same without the memory for that, when the engine closes and could not
  * look after the process anyway: with its channel the lifeline goes, which
  * kills whatever can be killed. */
@@ -334,9 +341,8 @@ static void park(fm_future *future, int64_t now)
     if (parked) {
         parked->pid = future->pid;
         parked->channel = future->channel;
-        parked->next = engine->parked;
-        engine->parked = parked;
-        engine->stats.parked++;
+        fm__template_lose_channel(parked->channel);
+        fm__attempt_park(engine, parked);
     } else {
         forsake(future);
     }

@@ -465,7 +465,8 @@ void fm__duplex_on_news(fm_future *future, fm__news_cb cb, void *ud)
 int fm__duplex_stop(fm_future *future, enum fm_kind kind, int64_t grace_ns)
 {
     fm_engine *engine = future->engine;
-    bool is_early = future->state == FM_QUEUED || future->state == FM_BACKOFF;
+    bool is_early = future->state == FM_QUEUED || future->state == FM_BACKOFF ||
+                    future->is_asked;
 
     if (kind == FM_CANCELLED || is_early || future->state == FM_SETTLED)
         return fm_future_cancel(future, grace_ns);

@@ -178,6 +178,10 @@ void fm_engine_get_stats(const fm_engine *engine, struct fm_engine_stats *ret)
         ret->queued++;
     for (const fm_future *f = engine->waiting.first; f; f = f->next)
         ret->queued++;
+    for (const fm_template *t = engine->templates; t; t = t->next) {
+        for (const fm_future *f = t->waiting.first; f; f = f->next)
+            ret->queued++;
+    }
 }
 
 /* ------------------------------------------------------------- one step */

@@ -203,8 +203,9 @@ void fm__attempt_launched(fm_future *future, pid_t pid);
 /* Its origin could not. */
 void fm__attempt_unmade(fm_future *future, enum fm_kind kind, int rc,
                         const char *message);
-/* Slot, channel and outputs of one that has no process. */
-void fm__attempt_give_back(fm_future *future);
+/* Slot, channel and outputs of one that has no process.  A channel that its
+ * origin may not have got is not to be used again. */
+void fm__attempt_give_back(fm_future *future, bool reusable);
 /* One that has nothing of those: this is its outcome. */
 void fm__attempt_refused(fm_future *future, const struct fm_outcome *outcome);
 /* It is asked for, and settles without a process. */
@@ -228,6 +229,8 @@ void fm__attempt_check_time(fm_future *future, int64_t now);
 int64_t fm__attempt_next_time(const fm_future *future);
 /* Standard output (0) or error (1) is read no more. */
 void fm__attempt_close_output(fm_future *future, int i);
+/* Killed, and reaped when it has ended.  Takes it over. */
+void fm__attempt_park(fm_engine *engine, struct fm__parked *parked);
 /* Look after children that SIGKILL did not end; reaps those that did. */
 void fm__attempt_reap_parked(fm_engine *engine, bool give_up);
 

@@ -165,16 +165,16 @@ static int copy_work(fm_future *future, const struct fm__work *work)
 {
     int rc = 0;
 
-    future->fn = work->fn;
-    future->ud = work->ud;
-    future->member = work->member;
-    future->duplex = work->duplex;
     if (work->errand && work->origin)
         rc = copy_errand(future, work->errand);
     if (rc == 0 && work->argv)
         rc = copy_argv(future, work->argv, work->socket);
     if (rc < 0)
         return rc;
+    future->fn = work->fn;
+    future->ud = work->ud;
+    future->member = work->member;
+    future->duplex = work->duplex;
     if (work->origin) {
         future->origin = work->origin;
         work->origin->refs++;

@@ -20,14 +20,22 @@ static bool has_started_enough(const fm_engine *engine)
     return engine->start_until > 0 && fm__clock_now() >= engine->start_until;
 }
 
+/* Its socket is full: until it has answered.  Or nobody is there: until it is
+ * known why. */
+static bool is_put_off(const fm_template *origin, int rc)
+{
+    return (rc == -EAGAIN && origin->n_asked > 0) || rc == -EPIPE ||
+           rc == -ECONNRESET;
+}
+
 void fm__engine_start_one(fm_future *future)
 {
     int rc = fm__attempt_start(future);
 
     if (future->state == FM_SETTLED)
         return; /* a hook has cancelled it */
-    if (rc == -EAGAIN && future->origin && future->origin->n_asked > 0) {
-        future->attempt--; /* its socket is full: when it has answered */
+    if (future->origin && is_put_off(future->origin, rc)) {
+        future->attempt--;
         fm__list_remove(future);
         fm__list_append(&future->origin->waiting, future);
     } else if (rc < 0) {

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "engine/bind.h"
 #include "engine/command.h"
@@ -54,6 +53,7 @@ struct order {
     size_t n_fds, next_fd;
     void *file; /* the payload, when that is a mapped file */
     pid_t pid;  /* of FORK: the answer */
+    int rc;     /* negative: what came along was lost, for want of room here */
 };
 
 /* -------------------------------------------------------------------- texts */
@@ -129,14 +129,11 @@ static int map_payload(struct order *order, const void **ret_data)
         *ret_data = order->body + (order->body_len - len);
         return 0;
     }
-    order->file = fm__sys.mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    order->file = fm__memory_read_file(fd, len);
+    rc = order->file ? 0 : -errno;
     fm__fd_close(&fd);
-    if (order->file == MAP_FAILED) {
-        order->file = NULL;
-        return -errno;
-    }
     *ret_data = order->file;
-    return 0;
+    return rc;
 }
 
 /* ----------------------------------------------------------------- channels */
@@ -342,8 +339,8 @@ static int do_hello(struct fm__server *server, struct order *order)
     struct fm__hello hello;
     int rc;
 
-    if (order->head.len != sizeof hello || order->body_len != sizeof hello ||
-        order->n_fds != 1)
+    if (server->is_met || order->head.len != sizeof hello ||
+        order->body_len != sizeof hello || order->n_fds != 1)
         return FM_EPROTOCOL;
     rc = map_payload(order, &data);
     if (rc < 0)
@@ -384,9 +381,9 @@ static int do_call(struct fm__server *server, struct order *order)
 
 static int do_forget(struct fm__server *server, const struct order *order)
 {
-    if (order->head.kind >= server->n_channels)
-        return FM_EPROTOCOL;
-    fm__fd_close(&server->channels[order->head.kind]);
+    /* One that was lost on its way here is forgotten all the same. */
+    if (order->head.kind < server->n_channels)
+        fm__fd_close(&server->channels[order->head.kind]);
     return 0;
 }
 
@@ -394,6 +391,8 @@ static int carry_out(struct fm__server *server, struct order *order)
 {
     if (!server->is_met && order->head.type != FM__COMMAND_HELLO)
         return FM_EPROTOCOL;
+    if (order->rc < 0)
+        return order->rc;
     if (server->has_failed)
         return FM_ECLOSED;
     switch ((enum fm__command_type)order->head.type) {
@@ -419,7 +418,10 @@ static int answer(struct fm__server *server, const struct order *order, int rc)
     long sent;
 
     memset(&reply, 0, sizeof reply);
-    if (rc < 0 && server->message[0] == '\0')
+    /* What the host says of a child that it has not got begins with the same.
+     */
+    if (rc < 0 && server->message[0] == '\0' &&
+        order->head.type != FM__COMMAND_FORK)
         fm__server_fail(server, fm_strerror(rc), NULL);
     reply.magic = FM__REPLY_MAGIC;
     reply.rc = rc < 0 ? rc : 0;
@@ -441,6 +443,7 @@ static int receive(struct fm__server *server, unsigned char *buffer,
     long n;
 
     memset(order, 0, sizeof *order);
+    memset(buffer, 0, sizeof order->head);
     do {
         order->n_fds = FM__COMMAND_FDS;
         n = fm__socket_recv(server->fd, buffer, MESSAGE_MAX, order->fds,
@@ -448,10 +451,15 @@ static int receive(struct fm__server *server, unsigned char *buffer,
     } while (n == -EINTR);
     if (n == 0 || n == -ECONNRESET)
         return 0;
-    if (n < 0)
+    /* Its head is there, and is answered. */
+    if (n == -EMFILE)
+        order->rc = (int)n;
+    else if (n < 0)
         return (int)n;
-    if ((size_t)n >= sizeof order->head)
+    if (order->rc < 0 || (size_t)n >= sizeof order->head)
         memcpy(&order->head, buffer, sizeof order->head);
+    if (order->rc < 0 && order->head.magic == FM__COMMAND_MAGIC)
+        return 1;
     if (order->head.magic != FM__COMMAND_MAGIC ||
         order->head.n_fds != order->n_fds) {
         close_rest(order);

@@ -86,11 +86,11 @@ static int open_outputs(fm_future *future)
 }
 
 /* Nothing was forked: give all back. */
-static void abandon(fm_future *future)
+static void abandon(fm_future *future, bool reusable)
 {
     fm__attempt_close_output(future, 0);
     fm__attempt_close_output(future, 1);
-    fm__channel_give(future->engine, future->channel, true);
+    fm__channel_give(future->engine, future->channel, reusable);
     future->channel = NULL;
     if (future->duplex)
         fm__duplex_close(future->duplex);
@@ -162,7 +162,7 @@ static int fork_child(fm_future *future, pid_t *ret_pid)
     launch.job = future->job;
     memcpy(launch.seed, future->seed, sizeof launch.seed);
     launch.attempt = future->attempt;
-    launch.parent_group = fm__sys.getpgrp();
+    launch.parent_group = fm__sys.getpgid(0);
     launch.null_fd = engine->null_fd;
     launch.ring_at_end = engine->blind;
     launch.tries_locks = tries_locks(future);
@@ -229,10 +229,10 @@ static int watch_child(fm_future *future, pid_t pid)
     return run_hooks(engine, fm__hooks_parent);
 }
 
-void fm__attempt_give_back(fm_future *future)
+void fm__attempt_give_back(fm_future *future, bool reusable)
 {
     fm__slot_give(future);
-    abandon(future);
+    abandon(future, reusable);
 }
 
 /* The child is there, at its gate if it has one. */
@@ -262,7 +262,7 @@ void fm__attempt_launched(fm_future *future, pid_t pid)
 /* STARTING, and over without a process. */
 static void end_without_process(fm_future *future)
 {
-    fm__attempt_give_back(future);
+    fm__attempt_give_back(future, false);
     (void)fm__future_enter(future, FM_DRAINING);
 }
 
@@ -374,12 +374,12 @@ int fm__attempt_start(fm_future *future)
     if (rc == 0)
         rc = fm__slot_take(engine, future);
     if (rc < 0) {
-        abandon(future);
+        abandon(future, true);
         return rc;
     }
     rc = make_child(future, &pid);
     if (rc < 0) {
-        fm__attempt_give_back(future);
+        fm__attempt_give_back(future, true);
         return rc;
     }
     if (future->origin) {

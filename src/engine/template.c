@@ -71,15 +71,24 @@ size_t fm__template_count_open(const fm_template *template)
     return template->n_unsent + template->n_asked;
 }
 
+/* Of a failure for which there is no memory; never freed. */
+static char no_memory[] = "not enough memory to tell what went wrong";
+
 static char *copy_text(const char *text, size_t len)
 {
     char *copy = fm__sys.malloc(len + 1);
 
-    if (copy) {
-        memcpy(copy, text, len);
-        copy[len] = '\0';
-    }
+    if (!copy)
+        return no_memory;
+    memcpy(copy, text, len);
+    copy[len] = '\0';
     return copy;
+}
+
+static void free_text(char *text)
+{
+    if (text != no_memory)
+        fm__sys.free(text);
 }
 
 static void set_failure(fm_template *template, enum fm_kind kind, int rc,
@@ -123,16 +132,22 @@ static void refuse_waiting(fm_template *template)
         fm__template_refuse(template, template->waiting.first);
 }
 
+/* Nothing more is asked of it. */
+static void give_up(fm_template *template)
+{
+    fm__template_drop_unsent(template);
+    refuse_waiting(template);
+    fm__template_drop_channels(template);
+}
+
 /* With the failure set: it serves no more, and its process is of no use. */
 static void fail(fm_template *template)
 {
     if (!enter(template, FM__TEMPLATE_FAILED))
         return;
-    fm__template_drop_unsent(template);
-    refuse_waiting(template);
+    give_up(template);
     if (template->process && !template->is_over)
-        fm__future_stop(template->process, FM__STOP_FORCED, FM_CANCELLED,
-                        fm__clock_now());
+        (void)fm__future_cancel(template->process, 0);
     tell(template);
 }
 
@@ -179,8 +194,7 @@ static void let_go(fm_template *template)
     if (!enter(template, FM__TEMPLATE_AWAY))
         return;
     stop_talking(template);
-    fm__template_drop_unsent(template);
-    refuse_waiting(template);
+    give_up(template);
     tell(template);
 }
 
@@ -258,9 +272,10 @@ static bool hear_one(fm_template *template)
 static void go_on(fm_template *template)
 {
     fm_engine *engine = template->engine;
-    unsigned room = FM__ASKED_MAX - template->n_asked;
+    unsigned room;
 
     fm__template_send_unsent(template);
+    room = FM__ASKED_MAX - template->n_asked;
     while (template->waiting.first && room > 0 && !template->unsent &&
            template->state == FM__TEMPLATE_READY) {
         fm_future *future = template->waiting.first;
@@ -342,8 +357,7 @@ static void close_template(fm_template *template, int64_t grace_ns)
 {
     if (!enter(template, FM__TEMPLATE_CLOSED))
         return;
-    fm__template_drop_unsent(template);
-    refuse_waiting(template);
+    give_up(template);
     if (template->fd >= 0) /* it carries out what it was sent, then ends */
         (void)fm__socket_end(template->fd);
     if (template->process && !template->is_over) {
@@ -374,26 +388,11 @@ void fm__templates_close(fm_engine *engine)
         next = t->next;
         t->refs++;
         (void)enter(t, FM__TEMPLATE_CLOSED);
-        fm__template_drop_unsent(t);
-        refuse_waiting(t);
+        give_up(t);
         while (t->n_asked > 0 && t->fd >= 0 && hear_one(t))
             ;
         fm__template_unref(t);
     }
-}
-
-static void drop_channels(fm_template *template)
-{
-    while (template->idle) {
-        struct fm__channel *channel = template->idle;
-
-        template->idle = channel->next;
-        /* In a forked process nothing of it is ours but the memory. */
-        if (fm__engine_is_ours(template->engine))
-            fm__channel_close(channel);
-        fm__sys.free(channel);
-    }
-    template->n_idle = 0;
 }
 
 void fm__templates_drop(fm_engine *engine)
@@ -401,7 +400,7 @@ void fm__templates_drop(fm_engine *engine)
     for (fm_template *t = engine->templates; t; t = t->next) {
         refuse_asked(t);
         stop_talking(t);
-        drop_channels(t);
+        fm__template_drop_channels(t);
     }
 }
 
@@ -409,10 +408,10 @@ void fm__templates_drop(fm_engine *engine)
 bool fm__templates_are_busy(const fm_engine *engine)
 {
     for (const fm_template *t = engine->templates; t; t = t->next) {
-        if (!t->is_over &&
-            (t->state == FM__TEMPLATE_STARTING ||
-             t->state == FM__TEMPLATE_FAILED ||
-             t->state == FM__TEMPLATE_CLOSED || t->n_asked > 0 || t->unsent))
+        if (!t->is_over && (t->state == FM__TEMPLATE_STARTING ||
+                            t->state == FM__TEMPLATE_FAILED ||
+                            t->state == FM__TEMPLATE_CLOSED || t->n_asked > 0 ||
+                            t->unsent || t->waiting.first))
             return true;
     }
     return false;
@@ -439,11 +438,11 @@ static void free_template(fm_template *template)
         stop_talking(template);
         fm__template_drop_unsent(template);
     }
-    drop_channels(template);
+    fm__template_drop_channels(template);
     unlink_template(template);
     fm_future_unref(template->process);
-    fm__sys.free(template->failure.message);
-    fm__sys.free(template->failure.traceback);
+    free_text(template->failure.message);
+    free_text(template->failure.traceback);
     fm__sys.free(template);
     fm__engine_unref(engine);
 }

@@ -71,7 +71,8 @@ struct fm_template {
     struct fm__unsent *unsent, *last_unsent;
     size_t n_unsent;
     struct fm__list waiting;
-    struct fm__channel *idle;
+    struct fm__channel *idle;  /* known to it, and free */
+    struct fm__channel *empty; /* closed: their ids are given again */
     unsigned n_idle, n_channels;
     struct fm__template_failure failure;
     fm__template_cb on_change;
@@ -121,6 +122,10 @@ void fm__template_refuse(fm_template *template, fm_future *future);
 int fm__template_take_channel(fm_template *template,
                               struct fm__channel **ret_channel);
 void fm__template_give_channel(struct fm__channel *channel, bool reusable);
+/* Those that are in no use. */
+void fm__template_drop_channels(fm_template *template);
+/* It lasts longer than the template may. */
+void fm__template_lose_channel(struct fm__channel *channel);
 /* Have it fork the future's child.  0 or a negative code. */
 int fm__template_ask(fm_future *future);
 /* The future wants its child no more, which it has not got yet. */

@@ -8,7 +8,6 @@
  * when it comes, is refused at its gate, and reaped here.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 
@@ -21,40 +20,62 @@
 /* Channels kept for the next children of one template. */
 #define IDLE_MAX FM__ASKED_MAX
 
-/* A child that is refused leaves at once. */
-#define LEAVE_NS (100 * FM__NS_PER_MS)
-
 bool fm__template_is_free(const fm_template *template)
 {
     return template->state == FM__TEMPLATE_READY && !template->unsent &&
-           !template->is_leaving && template->n_asked < FM__ASKED_MAX;
+           template->fd >= 0 && !template->is_leaving &&
+           template->n_asked < FM__ASKED_MAX;
 }
 
 /* ----------------------------------------------------------------- channels */
 
+static void push(struct fm__channel **list, struct fm__channel *channel)
+{
+    channel->next = *list;
+    *list = channel;
+}
+
+static struct fm__channel *pop(struct fm__channel **list)
+{
+    struct fm__channel *channel = *list;
+
+    if (channel)
+        *list = channel->next;
+    return channel;
+}
+
+/* The template has a place for each id for ever, so they are given again. */
+static int new_channel(fm_template *template, struct fm__channel **ret_channel)
+{
+    struct fm__channel *channel = pop(&template->empty);
+    unsigned id = channel ? channel->id : template->n_channels;
+    int rc;
+
+    if (!channel) {
+        channel = fm__sys.malloc(sizeof *channel);
+        if (!channel)
+            return -ENOMEM;
+        template->n_channels++;
+    }
+    rc = fm__channel_open_file(channel);
+    channel->owner = template;
+    channel->id = id;
+    if (rc < 0)
+        push(&template->empty, channel);
+    else
+        *ret_channel = channel;
+    return rc;
+}
+
 int fm__template_take_channel(fm_template *template,
                               struct fm__channel **ret_channel)
 {
-    struct fm__channel *channel = template->idle;
-    int rc;
+    struct fm__channel *channel = pop(&template->idle);
 
-    if (channel) {
-        template->idle = channel->next;
-        template->n_idle--;
-        fm__channel_clear(channel);
-        *ret_channel = channel;
-        return 0;
-    }
-    channel = fm__sys.malloc(sizeof *channel);
     if (!channel)
-        return -ENOMEM;
-    rc = fm__channel_open_file(channel);
-    if (rc < 0) {
-        fm__sys.free(channel);
-        return rc;
-    }
-    channel->owner = template;
-    channel->id = template->n_channels++;
+        return new_channel(template, ret_channel);
+    template->n_idle--;
+    fm__channel_clear(channel);
     *ret_channel = channel;
     return 0;
 }
@@ -77,15 +98,34 @@ void fm__template_give_channel(struct fm__channel *channel, bool reusable)
 
     if (reusable && !fm__template_is_lost(template) &&
         template->n_idle < IDLE_MAX && channel->lifeline.write_fd >= 0) {
-        channel->next = template->idle;
-        template->idle = channel;
+        push(&template->idle, channel);
         template->n_idle++;
         return;
     }
     if (channel->fd < 0)
         forget_channel(template, channel->id);
     fm__channel_close(channel);
-    fm__sys.free(channel);
+    push(&template->empty, channel);
+}
+
+void fm__template_lose_channel(struct fm__channel *channel)
+{
+    channel->owner = NULL;
+}
+
+void fm__template_drop_channels(fm_template *template)
+{
+    struct fm__channel *channel;
+
+    while ((channel = pop(&template->idle)) != NULL) {
+        /* In a forked process nothing of it is ours but the memory. */
+        if (fm__engine_is_ours(template->engine))
+            fm__channel_close(channel);
+        fm__sys.free(channel);
+    }
+    while ((channel = pop(&template->empty)) != NULL)
+        fm__sys.free(channel);
+    template->n_idle = 0;
 }
 
 /* ------------------------------------------------------------------- asking */
@@ -166,26 +206,62 @@ int fm__template_ask(fm_future *future)
 
 /* ------------------------------------------------------------------- coming */
 
-/* Our child, at its gate, which nobody wants. */
+/* Our child, at its gate, which nobody wants: the engine reaps it when it has
+ * left.  Without memory for that, it is reaped with the template, of whose
+ * group it is. */
 static void dispose(fm_template *template, struct fm__channel *channel,
                     pid_t pid)
 {
-    struct fm__pid handle = FM__PID_INIT;
-    struct fm__exit_status status;
-    struct pollfd end = {.events = POLLIN};
-    bool is_empty = false;
+    struct fm__parked *parked = fm__sys.calloc(1, sizeof *parked);
 
-    (void)template;
     fm__flight_set_gate(channel->flight, FM__GATE_REFUSED);
-    if (fm__pid_open(&handle, pid) == 0) {
-        (void)fm__pid_signal(&handle, SIGKILL);
-        end.fd = fm__pid_fd(&handle);
-        if (end.fd >= 0)
-            (void)fm__sys.poll(&end, 1, (int)(LEAVE_NS / FM__NS_PER_MS));
-        (void)fm__pid_reap(&handle, &status, &is_empty);
+    if (!parked) {
+        fm__template_give_channel(channel, false);
+        return;
     }
-    fm__pid_close(&handle);
-    fm__template_give_channel(channel, is_empty);
+    parked->pid = (struct fm__pid)FM__PID_INIT;
+    if (fm__pid_open(&parked->pid, pid) < 0)
+        parked->pid.pid = pid;
+    (void)fm__pid_signal(&parked->pid, SIGKILL);
+    fm__template_lose_channel(channel);
+    parked->channel = channel;
+    fm__attempt_park(template->engine, parked);
+}
+
+/* A child is at its gate, in the group of its template: no other process can
+ * be meant, whatever the template says.  0 or a negative code. */
+static int check_child(const fm_template *template, pid_t pid)
+{
+    pid_t group = template->process->pid.pid;
+    pid_t found;
+
+    if (pid <= 0 || group <= 0 || pid == group)
+        return FM_EPROTOCOL;
+    found = fm__sys.getpgid(pid);
+    if (found < 0)
+        return -errno; /* somebody has killed it, and somebody reaped it */
+    return found == group ? 0 : FM_EPROTOCOL;
+}
+
+/* SIGKILL was sent to its group. */
+static bool is_condemned(const fm_template *template)
+{
+    return template->process->stop == FM__STOP_FORCED;
+}
+
+static void unmake(fm_template *template, fm_future *future, int rc,
+                   const struct fm__reply *reply, const char *texts)
+{
+    size_t len = reply->message_len;
+    char message[128];
+
+    len = len < sizeof message ? len : sizeof message - 1;
+    memcpy(message, texts, len);
+    message[len] = '\0';
+    if (fm__template_is_lost(template))
+        fm__template_refuse(template, future);
+    else
+        fm__attempt_unmade(future, FM_SPAWN, rc, len > 0 ? message : NULL);
 }
 
 void fm__template_take_child(fm_template *template,
@@ -193,26 +269,26 @@ void fm__template_take_child(fm_template *template,
                              const struct fm__reply *reply, const char *texts)
 {
     fm_future *future = asked->future;
+    int rc = reply->rc < 0 ? reply->rc : check_child(template, reply->pid);
 
-    if (!future) {
-        if (reply->rc == 0 && reply->pid > 0)
-            dispose(template, asked->channel, reply->pid);
-        else
-            fm__template_give_channel(asked->channel, false);
-        return;
-    }
-    future->is_asked = false;
-    if (reply->rc == 0 && reply->pid > 0) {
+    if (future)
+        future->is_asked = false;
+    if (rc == 0 && future && !is_condemned(template)) {
         fm__attempt_launched(future, reply->pid);
         return;
     }
-    if (fm__template_is_lost(template)) {
+    if (rc == 0 && future) {
+        /* Dead before it was ours: it has not begun. */
+        dispose(template, future->channel, reply->pid);
+        future->channel = NULL;
         fm__template_refuse(template, future);
-        return;
+    } else if (rc == 0) {
+        dispose(template, asked->channel, reply->pid);
+    } else if (future) {
+        unmake(template, future, rc, reply, texts);
+    } else {
+        fm__template_give_channel(asked->channel, false);
     }
-    fm__attempt_unmade(future, FM_SPAWN,
-                       reply->rc < 0 ? reply->rc : FM_EPROTOCOL,
-                       reply->message_len > 0 ? texts : NULL);
 }
 
 static struct fm__asked *find_asked(fm_template *template,
@@ -263,8 +339,8 @@ void fm__template_refuse(fm_template *template, fm_future *future)
 
     describe(template, &outcome);
     future->is_asked = false;
-    if (future->channel)
-        fm__attempt_give_back(future);
+    if (future->state == FM_STARTING)
+        fm__attempt_give_back(future, false);
     fm__attempt_refused(future, &outcome);
 }
 

@@ -104,7 +104,7 @@ int fm__template_say_hello(fm_template *template)
     hello.channel = fm__channel_get_size();
     (void)snprintf(hello.version, sizeof hello.version, "%s", FM_VERSION);
     hello.host = fm__sys.getpid();
-    hello.host_group = fm__sys.getpgrp();
+    hello.host_group = fm__sys.getpgid(0);
     fm__letter_init(&letter, FM__COMMAND_HELLO, 0);
     letter.fds[letter.n_fds++] = engine->bell.ring_fd;
     (void)fm__letter_put_payload(&letter, &hello, sizeof hello);
@@ -133,13 +133,15 @@ static int send_call(fm_template *template, const struct fm__unsent *unsent)
 void fm__template_send_unsent(fm_template *template)
 {
     while (template->unsent && template->state == FM__TEMPLATE_READY &&
-           template->n_asked < FM__ASKED_MAX) {
+           template->fd >= 0 && template->n_asked < FM__ASKED_MAX) {
         struct fm__unsent *unsent = template->unsent;
         int rc = send_call(template, unsent);
 
-        if (rc == -EAGAIN)
+        if (rc == -EAGAIN && template->n_asked > 0)
             return; /* when something has been answered */
-        if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
+        if (rc == -EPIPE || rc == -ECONNRESET)
+            return; /* it is not carried out: the process's end tells why */
+        if (rc < 0) {
             fm__template_fail(template, FM_SPAWN, rc, fm_strerror(rc));
             return;
         }

@@ -94,6 +94,18 @@ void *fm__memory_map_file(int fd, size_t len)
     return p;
 }
 
+void *fm__memory_read_file(int fd, size_t len)
+{
+    void *p;
+
+    if (!is_sealed(fd, len)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    p = fm__sys.mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 #ifdef MADV_DONTFORK
 int fm__memory_inherit(void *p, size_t len, bool inherit)
 {

@@ -27,6 +27,9 @@ int fm__memory_open_file(size_t len);
  * NULL when it is none or there is no memory, with errno set. */
 void *fm__memory_map_file(int fd, size_t len);
 
+/* The same, to be read.  What others write later may show, or may not. */
+void *fm__memory_read_file(int fd, size_t len);
+
 /* Have the pages of this memory, which is about to be written, made now: all at
  * once costs half of what a fault for each does.  A hint. */
 void fm__memory_populate(void *p, size_t len);

@@ -30,6 +30,12 @@ struct fm__pid {
         0, -1, 0, false                                                        \
     }
 
+/* Nothing is signalled then: to kill() this number is our own group. */
+static inline bool fm__pid_is_none(const struct fm__pid *pid)
+{
+    return pid->pid <= 0;
+}
+
 /* How a process ended.  `known` is false when someone else took the status
  * and the kernel cannot tell it. */
 struct fm__exit_status {

@@ -50,6 +50,8 @@ int fm__pid_fd(const struct fm__pid *pid)
 
 int fm__pid_signal_group(const struct fm__pid *pid, int sig)
 {
+    if (fm__pid_is_none(pid))
+        return -ESRCH;
     if (pid->fd >= 0) {
         if (fm__sys.pidfd_send_signal(pid->fd, sig, NULL,
                                       SIGNAL_PROCESS_GROUP) == 0)
@@ -64,6 +66,8 @@ int fm__pid_signal_group(const struct fm__pid *pid, int sig)
 
 int fm__pid_signal(const struct fm__pid *pid, int sig)
 {
+    if (fm__pid_is_none(pid))
+        return -ESRCH;
     if (pid->fd >= 0 &&
         (fm__sys.pidfd_send_signal(pid->fd, sig, NULL, 0) == 0 ||
          errno == ESRCH))

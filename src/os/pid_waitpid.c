@@ -26,11 +26,15 @@ int fm__pid_fd(const struct fm__pid *pid)
 
 int fm__pid_signal_group(const struct fm__pid *pid, int sig)
 {
+    if (fm__pid_is_none(pid))
+        return -ESRCH;
     return fm__sys.kill(-pid->pid, sig) == 0 ? 0 : -errno;
 }
 
 int fm__pid_signal(const struct fm__pid *pid, int sig)
 {
+    if (fm__pid_is_none(pid))
+        return -ESRCH;
     return fm__sys.kill(pid->pid, sig) == 0 ? 0 : -errno;
 }
 

@@ -78,7 +78,7 @@ int fm__sibling_open(void)
     pid_t pid = fm__sys.getpid();
 
     if (found_by == pid)
-        return 0;
+        return tid_at ? 0 : -ENOSYS;
     if (!tid_at || *tid_at != pid)
         tid_at = ask_kernel(pid);
     if (!tid_at)

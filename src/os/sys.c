@@ -69,9 +69,9 @@ static pid_t sys_getppid(void)
     return (pid_t)fm__sys_ask(SYS_getppid, 0, 0, 0, 0);
 }
 
-static pid_t sys_getpgrp(void)
+static pid_t sys_getpgid(pid_t pid)
 {
-    return (pid_t)fm__sys_ask(SYS_getpgid, 0, 0, 0, 0);
+    return (pid_t)fm__sys_call(SYS_getpgid, pid, 0, 0, 0);
 }
 
 static int sys_fcntl(int fd, int command, int argument)
@@ -197,7 +197,7 @@ static int sys_getrlimit(int resource, struct rlimit *limit)
 
 #define sys_getpid getpid
 #define sys_getppid getppid
-#define sys_getpgrp getpgrp
+#define sys_getpgid getpgid
 #define sys_close close
 #define sys_dup2 dup2
 #define sys_dup3 dup3
@@ -372,7 +372,7 @@ static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
     {                                                                          \
         .malloc = malloc, .calloc = calloc, .realloc = realloc, .free = free,  \
         .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
-        .getpgrp = sys_getpgrp, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
+        .getpgid = sys_getpgid, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
         .close = sys_close, .count_unread = sys_count_unread,                  \
         .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open, .fstat = fstat,  \
         .read = read, .write = write, .socketpair = socketpair,                \

@@ -57,7 +57,7 @@ struct pollfd;
     X(int, madvise, (void *p, size_t len, int advice))                         \
     X(int, kill, (pid_t pid, int signal))                                      \
     X(void, kill_if_any, (pid_t pid, int signal))                              \
-    X(pid_t, getpgrp, (void))                                                  \
+    X(pid_t, getpgid, (pid_t pid))                                             \
     X(int, setpgid, (pid_t pid, pid_t group))                                  \
     X(ssize_t, readlink, (const char *path, char *to, size_t size))            \
     X(int, ftruncate, (int fd, off_t len))                                     \
