@@ -159,7 +159,7 @@ static void __attribute__((constructor)) serve_if_asked(int argc, char **argv)
 
     if (argc < 3 || strcmp(argv[1], "--serve") != 0)
         return;
-    fd = fm__fd_adopt(atoi(argv[2]));
+    fd = fm__fd_adopt((int)strtol(argv[2], NULL, 10));
     _exit(fm__serve(fd, &server_calls) < 0);
 }
 
@@ -243,7 +243,6 @@ static void check_echo(fm_engine *engine, fm_template *template, size_t len)
 
     memset(data, 'e', len + 1);
     future = ask(template, ECHO, data, len);
-    free(malloc(len));
     outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_VALUE);
     CHECK_INT(outcome->len, len);
