@@ -51,6 +51,27 @@ describe("futures that once went wrong", function()
     assert.equal(0, loop.n_jobs)
   end)
 
+  it("keep a future that has no name while it is waited for", function()
+    local engine <close> = new_engine()
+    local reader, writer = sys.pipe()
+    local heard, said = sys.pipe()
+    engine:task(function()
+      for _ = 1, 3 do
+        collectgarbage()
+        engine:yield()
+      end
+      sys.write(writer, "x")
+    end)
+    assert.is_true(engine:spawn(function()
+      sys.write(said, sys.read(reader))
+    end):wait())
+    sys.close(said)
+    assert.equal("x", sys.read(heard)) -- and not the end, as of one that was cancelled
+    for _, fd in ipairs { reader, writer, heard } do
+      sys.close(fd)
+    end
+  end)
+
   it("leave a future alone whose race was dropped", function()
     local engine <close>, loop = new_engine()
     local reader, writer = sys.pipe()

@@ -360,6 +360,21 @@ describe("a template" .. tag, function()
     assert.matches("more than one thread", err.message)
   end)
 
+  it("is waited for though rubbish is collected meanwhile, by several, and in vain", function()
+    local engine <close> = fork_map.new {}
+    local t = engine:template { from = "exec" }
+    local other = engine:task(t.wait, t)
+    engine:task(function()
+      for _ = 1, 3 do
+        collectgarbage()
+        engine:yield()
+      end
+    end)
+    assert.is_false(t:wait(0))
+    assert.is_true(t:wait(30))
+    assert.is_true(other:await())
+  end)
+
   it("is the parent's alone", function()
     local engine <close> = fork_map.new {}
     local t = engine:template { from = "fork" }

@@ -73,8 +73,9 @@ end
 
 -- ---------------------------------------------------------------- waiting
 
--- What the loop gives back when something has changed.  It holds the template, which
--- is listed while it is not taken.
+-- What the loop gives back when something has changed: one for all that wait.  It holds
+-- the template, which is listed while it is not taken, and the future, which would be
+-- cancelled if nobody had it.
 local Entry = {}
 Entry.__index = Entry
 
@@ -88,20 +89,37 @@ end
 
 local VERBS = { is_signal = true }
 
+local function new_entry(self)
+  local cell = cells.new(get_loop(self), "template", VERBS)
+  local entry = setmetatable({
+    template = self, cell = cell, future = futures.new(cell), n_waiting = 0,
+  }, Entry)
+  self.entry = entry
+  core.template_watch(self.core, entry)
+  return entry
+end
+
+-- The last one that waits takes it along, if nothing has changed.
+local function leave(entry)
+  local template = entry.template
+  entry.n_waiting = entry.n_waiting - 1
+  if entry.n_waiting == 0 and template.entry == entry then
+    core.template_watch(template.core, nil)
+    entry:take()
+  end
+end
+
 -- Until something has changed, or `deadline`.  Several may wait.
 local function wait_change(self, deadline)
   local loop = get_loop(self)
-  local entry = self.entry
-  if not entry then
-    entry = setmetatable({ template = self, cell = cells.new(loop, "template", VERBS) }, Entry)
-    self.entry = entry
-    core.template_watch(self.core, entry)
-  end
+  local entry = self.entry or new_entry(self)
+  entry.n_waiting = entry.n_waiting + 1
   loop.n_watches = loop.n_watches + 1
   local _ <close> = setmetatable({}, { __close = function()
     loop.n_watches = loop.n_watches - 1
+    leave(entry)
   end })
-  return loops.wait(futures.new(entry.cell), entry.cell, deadline)
+  return loops.wait(entry.future, entry.cell, deadline)
 end
 
 -- Commands that are not answered are bounded: who can wait does.
