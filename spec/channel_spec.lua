@@ -428,7 +428,7 @@ describe("channel:send_fd()", function()
     local file <close> = assert(fork_map.file(core.copy_fd(w), "w"))
     for _, what in ipairs {
       w, file,
-      { fileno = function() return w end }, { getfd = function() return w end },
+      { fileno = function() return w end }, { getfd = function() return w + 0.0 end },
       { fd = function() return w end },
     } do
       assert.is_true(a:send_fd(what))

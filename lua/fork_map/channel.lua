@@ -257,8 +257,8 @@ local function find_fd(value)
   for _, name in ipairs(METHODS) do
     local found, method = pcall(index, value, name)
     if found and type(method) == "function" then
-      local fd = method(value)
-      return math.type(fd) == "integer" and fd or nil, "it has no descriptor"
+      local fd = method(value) -- luasocket's numbers are floats
+      return math.type(fd) and math.tointeger(fd) or nil, "it has no descriptor"
     end
   end
   return nil, ("a descriptor, a file or something with fileno(), getfd() or fd() is expected,"
