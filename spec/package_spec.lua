@@ -49,6 +49,14 @@ describe("an installed fork_map #package", function()
         q(build .. "/host"), q(prefix .. "/share/lua/5.4"))))
   end)
 
+  it("forks off the early copy of a host that has threads", function()
+    local build = dir .. "/early_host"
+    project.cmake("examples/early_host", build, "-DCMAKE_PREFIX_PATH=" .. q(prefix))
+    assert.equal("threads\t4\ndirect\tfalse\tspawn\ntemplate\t42 43 44\n",
+      run(("timeout 60 %s examples/early_host/script.lua %s"):format(
+        q(build .. "/host"), q(prefix .. "/share/lua/5.4"))))
+  end)
+
   it("is linked by what pkg-config says", function()
     local source = project.root .. "/examples/embed_find_package/main.c"
     for _, how in ipairs { "", "--static" } do
