@@ -41,6 +41,23 @@ end)
 
 local tag = has_templates and "" or " #not_portable"
 
+-- Tags tell what is left out where: this is for the builds that leave out the rest.
+if not has_templates then
+  describe("a build without templates", function()
+    for name, opts in pairs {
+      executed = { from = "exec" },
+      forked = { from = "fork" },
+      default = {},
+    } do
+      it(("says so when one is wanted, %s"):format(name), function()
+        local err = failure_of(fork_map.template, opts)
+        assert.equal("spawn", err.kind)
+        assert.equal("templates are not available in this build (ENOSYS)", err.message)
+      end)
+    end
+  end)
+end
+
 describe("a template" .. tag, function()
   quiet.guard(before_each, after_each)
 

@@ -49,6 +49,13 @@ static const struct entry {
     {FAULT_kill, {EPERM}},
     {FAULT_kill_if_any, {EPERM}},
     {FAULT_setpgid, {EPERM}},
+    {FAULT_getpgid, {EPERM}},
+    {FAULT_ftruncate, {ENOMEM}},
+    {FAULT_socketpair, {EMFILE, ENFILE}},
+    {FAULT_sendmsg, {EINTR, EAGAIN, ENOBUFS, FAULT_SHORT}},
+    {FAULT_recvmsg, {EINTR, ENOMEM, FAULT_SHORT}},
+    {FAULT_shutdown, {ENOTCONN}},
+    {FAULT_execve, {ENOENT, EACCES, ENOMEM}},
     {FAULT_sigaction, {EINVAL}},
     {FAULT_pthread_sigmask, {EINVAL}},
     {FAULT_sigaltstack, {EPERM}},
@@ -80,6 +87,9 @@ static const struct entry {
     {FAULT_getdents64, {EIO, ENOMEM}},
     {FAULT_close_range, {ENOSYS, ENOMEM}},
     {FAULT_seccomp, {EINVAL, ENOMEM}},
+    {FAULT_memfd_create, {EMFILE, ENOMEM}},
+    {FAULT_fork_sibling, {EAGAIN, ENOMEM}},
+    {FAULT_start_beside, {EAGAIN, ENOMEM}},
 #endif
 };
 
@@ -93,6 +103,8 @@ struct scenario {
     struct fm_job_opts opts;
     bool is_cancelled, is_polled;
     unsigned kinds; /* of failures that may come of faults */
+    /* Instead of a call of fn. */
+    void (*run)(const struct scenario *scenario, bool is_faultless);
 };
 
 #define KINDS                                                                  \
@@ -249,6 +261,14 @@ static void check_nothing_left(const struct stock *before)
            after.mappings - before->mappings);
 }
 
+static void run_scenario(const struct scenario *scenario, bool is_faultless)
+{
+    if (scenario->run)
+        scenario->run(scenario, is_faultless);
+    else
+        run_call(scenario, is_faultless);
+}
+
 static bool run_with(const struct scenario *scenario, const struct fault *next)
 {
     struct stock before = take_stock();
@@ -262,7 +282,7 @@ static bool run_with(const struct scenario *scenario, const struct fault *next)
                    next->is_sticky ? "for good" : "once");
     (void)alarm(20);
     fault_arm(next);
-    run_call(scenario, false);
+    run_scenario(scenario, false);
     reached = fault_page->reached;
     fault_disarm();
     check_nothing_left(&before);
@@ -319,7 +339,7 @@ static void __attribute__((unused)) sweep(const struct scenario *scenario)
     (void)signal(SIGALRM, on_hang);
     fault_install();
     fault_arm(&none);
-    run_call(scenario, true);
+    run_scenario(scenario, true);
     for (int i = 0; i < FAULT_COUNT; i++) {
         used[0][i] = fault_page->calls[0][i];
         used[1][i] = fault_page->calls[1][i];

@@ -17,7 +17,7 @@
 #include "os/fds.h"
 #include "os/sys.h"
 
-#ifdef __linux__
+#ifdef FM_TEMPLATES
 
 enum {
     SAY_PIDS = 1,
@@ -716,6 +716,25 @@ TEST(a_job_whose_child_dies_with_its_template_at_the_gate_is_closed)
     fm_engine_free(engine);
 }
 
+TEST(a_job_that_was_forked_outlives_a_template_that_is_closed_unheard)
+{
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+    fm_future *future;
+    siginfo_t info;
+
+    settle(engine, template);
+    future = ask(template, ECHO, "x", 1);
+    fm__template_close(template, FM__NS_PER_S);
+    CHECK_INT(waitid(P_PID, (id_t)fm__template_get_pid(template), &info,
+                     WEXITED | WNOWAIT),
+              0);
+    CHECK_INT(wait_for(engine, future)->kind, FM_VALUE);
+    fm_future_unref(future);
+    fm__template_unref(template);
+    fm_engine_free(engine);
+}
+
 TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
 {
     enum { N = 40, ROUNDS = 5 };
@@ -797,6 +816,19 @@ TEST(a_process_that_a_template_has_not_forked_is_not_taken_for_a_child)
     (void)fm_future_cancel(other, 0);
     CHECK_INT(wait_for(engine, other)->kind, FM_CANCELLED);
     fm_future_unref(other);
+    fm_engine_free(engine);
+}
+
+#else
+
+TEST(a_build_without_templates_says_so)
+{
+    struct fm__template_opts opts = {.fn = say_hello};
+    fm_engine *engine = new_engine();
+    fm_template *template = NULL;
+
+    CHECK_INT(fm__template_new(engine, &opts, &template), -ENOSYS);
+    CHECK(template == NULL);
     fm_engine_free(engine);
 }
 

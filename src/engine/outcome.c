@@ -145,6 +145,15 @@ static bool is_cut_short(const struct fm__inbox *inbox)
     return inbox->len > 0 || !fm__inbox_is_between(inbox);
 }
 
+/* A child of a template that could not have its channel: its code is errno. */
+static bool has_no_channel(const fm_future *future,
+                           const struct fm__exit_status *status)
+{
+    return future->origin && status->known && status->signal == 0 &&
+           status->exit_code > 0 &&
+           !fm__flight_has_begun(future->channel->flight);
+}
+
 static void decide_by_status(fm_future *future,
                              const struct fm__exit_status *status)
 {
@@ -163,6 +172,8 @@ static void decide_by_status(fm_future *future,
         set(future, FM_NO_RESULT,
             "the child ended without a result; its status was taken by the "
             "host and the kernel cannot tell it");
+    } else if (has_no_channel(future, status)) {
+        decide_spawn(future, -status->exit_code, "channel");
     } else if (status->exit_code == 0 && is_cut_short(&future->inbox)) {
         set(future, FM_PROTOCOL, "the child ended in the middle of its result");
     } else {

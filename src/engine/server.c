@@ -418,11 +418,6 @@ static int answer(struct fm__server *server, const struct order *order, int rc)
     long sent;
 
     memset(&reply, 0, sizeof reply);
-    /* What the host says of a child that it has not got begins with the same.
-     */
-    if (rc < 0 && server->message[0] == '\0' &&
-        order->head.type != FM__COMMAND_FORK)
-        fm__server_fail(server, fm_strerror(rc), NULL);
     reply.magic = FM__REPLY_MAGIC;
     reply.rc = rc < 0 ? rc : 0;
     reply.seq = order->head.seq;

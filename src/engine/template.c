@@ -12,6 +12,7 @@
 
 #include "os/clock.h"
 #include "os/fds.h"
+#include "os/sibling.h"
 #include "os/signals.h"
 #include "os/socket.h"
 #include "os/sys.h"
@@ -176,7 +177,9 @@ static void take_error(fm_template *template, const struct fm__reply *reply,
 {
     struct fm__template_failure *failure = &template->failure;
 
-    if (!failure->message) {
+    if (reply->message_len == 0) { /* not of the code that it runs */
+        set_failure(template, FM_SPAWN, reply->rc, fm_strerror(reply->rc));
+    } else if (!failure->message) {
         failure->kind = reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR;
         failure->error_code = reply->rc;
         failure->exit_code = -1;
@@ -302,6 +305,16 @@ static void hear(struct fm__watcher *watcher, unsigned events)
 
 /* --------------------------------------------------------------------- end */
 
+/* Errors of the code that it runs are those of commands. */
+static enum fm_kind kind_of_end(enum fm_kind kind)
+{
+    if (kind == FM_ERROR)
+        return FM_SPAWN;
+    if (kind == FM_VALUE || kind == FM_CANCELLED || kind == FM_PROTOCOL)
+        return FM_EXIT;
+    return kind;
+}
+
 static void describe_end(fm_template *template)
 {
     const struct fm_outcome *end = &template->process->outcome;
@@ -314,6 +327,9 @@ static void describe_end(fm_template *template)
     if (end->kind == FM_SPAWN)
         (void)snprintf(text, sizeof text, "the template was not started: %s",
                        end->message ? end->message : fm_strerror(-EAGAIN));
+    else if (end->kind == FM_ERROR)
+        (void)snprintf(text, sizeof text, "the template does not serve: %s",
+                       end->message ? end->message : no_memory);
     else if (end->signal != 0)
         (void)snprintf(text, sizeof text, "the template was killed by %s",
                        name ? name : "a signal");
@@ -322,12 +338,7 @@ static void describe_end(fm_template *template)
                        end->exit_code);
     else
         (void)snprintf(text, sizeof text, "the template has ended");
-    set_failure(template,
-                end->kind == FM_VALUE || end->kind == FM_CANCELLED ||
-                        end->kind == FM_PROTOCOL
-                    ? FM_EXIT
-                    : end->kind,
-                end->error_code, text);
+    set_failure(template, kind_of_end(end->kind), end->error_code, text);
     failure->signal = end->signal;
     failure->exit_code = end->exit_code;
     failure->pid = end->pid;
@@ -483,6 +494,22 @@ static int start_process(fm_template *template,
     return fm__spawn(template->engine, opts->job, &work, &template->process);
 }
 
+static fm_template *alloc_template(fm_engine *engine,
+                                   const struct fm__template_opts *opts)
+{
+    fm_template *template = fm__sys.calloc(1, sizeof *template);
+
+    if (!template)
+        return NULL;
+    template->refs = 1;
+    template->fd = -1;
+    template->engine = engine;
+    template->on_change = opts->on_change;
+    template->ud = opts->cb_ud;
+    engine->refs++;
+    return template;
+}
+
 int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
                      fm_template **ret_template)
 {
@@ -492,19 +519,15 @@ int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
+    if (!fm__sibling_is_possible())
+        return -ENOSYS;
     if (!fm__engine_enter(engine))
         return FM_EBUSY;
-    template = fm__sys.calloc(1, sizeof *template);
+    template = alloc_template(engine, opts);
     if (!template) {
         fm__engine_exit(engine);
         return -ENOMEM;
     }
-    template->refs = 1;
-    template->fd = -1;
-    template->engine = engine;
-    template->on_change = opts->on_change;
-    template->ud = opts->cb_ud;
-    engine->refs++;
     rc = open_socket(template, &child_end);
     if (rc == 0)
         rc = fm__template_say_hello(template);

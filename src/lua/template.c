@@ -72,6 +72,11 @@ static int start(lua_State *L, struct template_box *box,
 
 static int finish(lua_State *L, int rc)
 {
+    if (rc == -ENOSYS) {
+        fmL_push_failure(L, FM_SPAWN,
+                         "templates are not available in this build (ENOSYS)");
+        return lua_error(L);
+    }
     return rc < 0 ? fmL_raise_code(L, rc) : 1;
 }
 

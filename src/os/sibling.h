@@ -18,7 +18,11 @@
 #ifndef FM_OS_SIBLING_H
 #define FM_OS_SIBLING_H
 
+#include <stdbool.h>
 #include <sys/types.h>
+
+/* False in builds for systems that have no such thing. */
+bool fm__sibling_is_possible(void);
 
 /* Once in a process before it forks siblings.  0 or -errno. */
 int fm__sibling_open(void);

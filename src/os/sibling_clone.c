@@ -73,6 +73,11 @@ static int *search(int tid)
     return found && is_changed_by_fork(found) ? found : NULL;
 }
 
+bool fm__sibling_is_possible(void)
+{
+    return true;
+}
+
 int fm__sibling_open(void)
 {
     pid_t pid = fm__sys.getpid();

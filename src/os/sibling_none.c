@@ -4,6 +4,11 @@
 
 #include "os/sibling.h"
 
+bool fm__sibling_is_possible(void)
+{
+    return false;
+}
+
 int fm__sibling_open(void)
 {
     return -ENOSYS;

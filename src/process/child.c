@@ -100,7 +100,10 @@ static void end_group(const struct fm_child *child)
 
 static _Noreturn void leave(struct fm_child *child, int code)
 {
-    end_group(child);
+    /* In the group of a template wait children of which the parent has yet to
+     * hear: it takes them out, and sees to the rest. */
+    if (child->launch->socket < 0)
+        end_group(child);
     atomic_store(&child->channel->flight->stage, FM__STAGE_LEAVING);
     fm__exit_now(code);
 }

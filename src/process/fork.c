@@ -38,7 +38,7 @@ static pid_t fork_offering(fork_fn *fork, const struct fm__offer *offer)
         pid = fork();
         if (pid == 0) {
             if (!fm__forking_took())
-                fm__exit_now(1); /* without its channel nobody can be told */
+                fm__exit_now(ENOMEM); /* it has no channel to tell it by */
             return 0;
         }
         fm__forking_end();
@@ -59,6 +59,7 @@ int fm__child_fork(const struct fm__launch *launch, pid_t *ret_pid)
     return pid < 0 ? pid : 0;
 }
 
+/* Until it has its memory it can tell what is wrong by its exit code alone. */
 static _Noreturn void sibling_main(const struct fm__launch *launch,
                                    int channel_fd, pid_t host)
 {
@@ -67,12 +68,12 @@ static _Noreturn void sibling_main(const struct fm__launch *launch,
     struct fm__channel channel;
 
     if (fm__channel_map(&channel, channel_fd) < 0)
-        fm__exit_now(1);
+        fm__exit_now(errno);
     fm__fd_close(&channel_fd);
     if (own.desk_fd >= 0) {
         own.desk = fm__memory_map_file(own.desk_fd, FM__DESK_SIZE);
         if (!own.desk)
-            fm__exit_now(1);
+            fm__exit_now(errno);
         fm__fd_close(&own.desk_fd);
     }
     channel.lifeline = lifeline;
