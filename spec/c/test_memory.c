@@ -3,11 +3,41 @@
  * processes that may have only so much. */
 #include "jobs.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "os/memory.h"
 
 #ifdef __linux__
 #define HUGE ((size_t)2 << 20)
+
+/* What a template maps, and its children: a page that somebody takes away is a
+ * SIGBUS for all others. */
+TEST(memory_that_has_a_descriptor_cannot_be_cut_off)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    size_t len = (size_t)page;
+    int fd = fm__memory_open_file(len);
+    int open_to_all = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    char *p = fm__memory_map_file(fd, len);
+
+    CHECK(p != NULL);
+    CHECK(ftruncate(fd, 0) < 0 && errno == EPERM);
+    CHECK(ftruncate(fd, 2 * page) < 0 && errno == EPERM);
+    CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) < 0 && errno == EPERM);
+    p[len - 1] = 1;
+    CHECK(fm__memory_map_file(fd, 2 * len) == NULL);
+    /* As long, but not sealed. */
+    CHECK_INT(ftruncate(open_to_all, page), 0);
+    CHECK(fm__memory_map_file(open_to_all, len) == NULL);
+    CHECK(fm__memory_read_file(open_to_all, len) == NULL);
+    fm__memory_unshare(p, len);
+    close(open_to_all);
+    close(fd);
+}
 
 static int write_there(fm_child *child, void *ud)
 {
