@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -320,6 +321,107 @@ static int l_texts(lua_State *L)
     return rc == 0 ? 0 : luaL_error(L, "the texts did not come");
 }
 
+/* A fork server, as fuzzers have them: for each word that comes it forks a
+ * process, waits for its end, and tells its number. */
+static _Noreturn void serve(int orders, int answers)
+{
+    int32_t order, pid;
+
+    while (read(orders, &order, sizeof order) == sizeof order) {
+        pid = (int32_t)fork();
+        if (pid == 0)
+            _exit(0);
+        if (pid < 0 || waitpid(pid, NULL, 0) < 0 ||
+            write(answers, &pid, sizeof pid) != sizeof pid)
+            break;
+    }
+    _exit(1);
+}
+
+#define SERVERS_MAX 2
+
+/* Started when they are needed first, which should be while we are small, and
+ * there until we end. */
+static struct {
+    int orders, answers;
+} servers[SERVERS_MAX];
+static int n_servers;
+
+static int start_server(void)
+{
+    int down[2], up[2];
+    pid_t pid;
+
+    if (pipe2(down, O_CLOEXEC) < 0 || pipe2(up, O_CLOEXEC) < 0)
+        return -1;
+    pid = fork();
+    if (pid == 0) {
+        (void)close(down[1]);
+        for (int i = 0; i < n_servers; i++)
+            (void)close(servers[i].orders); /* or the others do not end */
+        serve(down[0], up[1]);
+    }
+    (void)close(down[0]);
+    (void)close(up[1]);
+    servers[n_servers].orders = down[1];
+    servers[n_servers].answers = up[0];
+    return pid < 0 ? -1 : ++n_servers;
+}
+
+/* floor.forkserver(n, k): n processes from k servers, which work at once. */
+static int l_forkserver(lua_State *L)
+{
+    int64_t n = luaL_checkinteger(L, 1);
+    int k = (int)luaL_checkinteger(L, 2);
+
+    luaL_argcheck(L, k >= 1 && k <= SERVERS_MAX, 2, "too many");
+    while (n_servers < k) {
+        if (start_server() < 0)
+            return luaL_error(L, "a server: %s", strerror(errno));
+    }
+    for (int64_t i = 0; i < n; i += k) {
+        int32_t word = 0;
+        int at_once = n - i < k ? (int)(n - i) : k;
+        int is_right = 1;
+
+        for (int w = 0; w < at_once; w++)
+            is_right &=
+                write(servers[w].orders, &word, sizeof word) == sizeof word;
+        for (int w = 0; w < at_once; w++)
+            is_right &=
+                read(servers[w].answers, &word, sizeof word) == sizeof word;
+        if (!is_right)
+            return luaL_error(L, "a server has failed");
+    }
+    return 0;
+}
+
+/* floor.sockets(n): n processes, one after the other, each with a pair of
+ * sockets of which the parent hears the end. */
+static int l_sockets(lua_State *L)
+{
+    int64_t n = luaL_checkinteger(L, 1);
+
+    for (int64_t i = 0; i < n; i++) {
+        int fds[2];
+        char byte;
+        pid_t pid;
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+            return luaL_error(L, "a pair: %s", strerror(errno));
+        pid = fork();
+        if (pid == 0)
+            _exit(0);
+        (void)close(fds[1]);
+        if (pid > 0)
+            (void)(read(fds[0], &byte, 1) + waitpid(pid, NULL, 0));
+        (void)close(fds[0]);
+        if (pid < 0)
+            return luaL_error(L, "fork: %s", strerror(errno));
+    }
+    return 0;
+}
+
 /* floor.open(n): n descriptors more, close-on-exec. */
 static int l_open(lua_State *L)
 {
@@ -335,10 +437,17 @@ static int l_open(lua_State *L)
 int luaopen_floor(lua_State *L);
 int luaopen_floor(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"now", l_now},     {"raw", l_raw},         {"lua", l_lua},
-        {"text", l_text},   {"texts", l_texts},     {"open", l_open},
-        {"split", l_split}, {"masters", l_masters}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now", l_now},
+                                         {"raw", l_raw},
+                                         {"lua", l_lua},
+                                         {"text", l_text},
+                                         {"texts", l_texts},
+                                         {"open", l_open},
+                                         {"split", l_split},
+                                         {"masters", l_masters},
+                                         {"forkserver", l_forkserver},
+                                         {"sockets", l_sockets},
+                                         {NULL, NULL}};
 
     luaL_newlib(L, functions);
     return 1;
