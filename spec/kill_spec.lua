@@ -55,6 +55,26 @@ describe("a child that is killed at any system call #not_asan", function()
   end)
 end)
 
+describe("a template that is killed at any system call #not_asan #not_portable", function()
+  for way, text in pairs { fork = "a copy of its host", exec = "a program of its own" } do
+    it(("gives what it has forked or an error, as %s #slow"):format(text), function()
+      local calls, killed, errors, results = kill_each("template", 11,
+        "lua5.4 spec/kill/kill_template.lua " .. way)
+      assert.is_true(calls > 200)
+      assert.is_true(killed > 40)
+      assert.equal(killed, errors + results)
+    end)
+  end
+
+  it("costs nothing but its result when it is a child of one #slow", function()
+    local calls, killed, errors, results = kill_each("third", 5,
+      "lua5.4 spec/kill/kill_template.lua child")
+    assert.is_true(calls > 60)
+    assert.is_true(killed > 20)
+    assert.equal(killed, errors + results)
+  end)
+end)
+
 describe("a host that is killed at any system call #not_asan", function()
   it("leaves no process behind that calls had started #slow", function()
     local _, killed = kill_each("host", 23,
@@ -72,6 +92,11 @@ describe("a host that is killed at any system call #not_asan", function()
       assert.is_true(killed > 15)
     end)
   end
+
+  it("leaves no template behind, and nothing that one has forked #not_portable #slow", function()
+    local _, killed = kill_each("host", 151, "lua5.4 spec/kill/kill_template.lua host")
+    assert.is_true(killed > 15)
+  end)
 
   it("leaves none of 32 busy children and of their children #slow", function()
     local _, killed = kill_each("host", 83,

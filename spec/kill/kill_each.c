@@ -7,6 +7,11 @@
  *     The second child that PROGRAM forks is killed (the first is for warming
  *     up).  PROGRAM says by its exit code what it saw: 0 what the job was to
  *     give, 10 that the job was killed, anything else that it is not content.
+ *   kill_each template EVERY PROGRAM ARGUMENT...
+ *     The same with a process that stays in its group to the end.
+ *   kill_each third EVERY PROGRAM ARGUMENT...
+ *     The third process is killed, whichever of PROGRAM and its children has
+ *     forked it.
  *   kill_each host EVERY PROGRAM ARGUMENT...
  *     PROGRAM itself is killed; a second later no process that it or its
  *     children started may be left.  Nor may a file or shared memory with a
@@ -36,7 +41,6 @@
 #include <linux/ptrace.h>
 
 #define SYSCALL_STOP (SIGTRAP | 0x80)
-#define TARGET_CHILD 2
 #define EXIT_VALUE 0
 #define EXIT_KILLED 10
 #define RUN_SECONDS 20
@@ -49,7 +53,13 @@
 enum phase { PHASE_BEFORE, PHASE_MARKED, PHASE_LEFT };
 
 static struct {
-    bool is_host;
+    const struct mode {
+        const char *name;
+        bool is_host;
+        bool leaves;      /* its group, when it has given its result */
+        bool follows_all; /* processes of processes are numbered too */
+        int target_child;
+    } * mode;
     char **program;
     long every;
     /* One run. */
@@ -66,6 +76,13 @@ static struct {
     /* All runs. */
     long n_killed, n_error, n_value, most_calls;
 } run;
+
+static const struct mode modes[] = {
+    {"child", false, true, false, 2},
+    {"template", false, false, false, 2},
+    {"third", false, true, true, 3},
+    {"host", true, false, false, 0},
+};
 
 /* Whoever is left holds our output open, and would run for ever. */
 static void kill_children(void)
@@ -121,7 +138,7 @@ static void start(void)
     long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
     int gate[2];
 
-    if (!run.is_host)
+    if (!run.mode->is_host)
         options |= PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
     if (pipe(gate) < 0)
         fail("pipe");
@@ -208,11 +225,11 @@ static void forbid_names(pid_t pid)
 /* The target stands before or after a system call. */
 static void on_syscall_stop(pid_t pid)
 {
-    bool counts = !run.is_host || run.phase == PHASE_MARKED;
+    bool counts = !run.mode->is_host || run.phase == PHASE_MARKED;
     bool marks = is_mark(pid);
 
     look_at_call(pid);
-    if (run.is_host && counts)
+    if (run.mode->is_host && counts)
         forbid_names(pid);
     run.stops += counts;
     if ((counts && run.stops == run.k) ||
@@ -237,7 +254,7 @@ static void note_process(pid_t pid)
     if (run.n_seen == PROCESSES_MAX)
         fail("too many processes");
     run.seen[run.n_seen++] = pid;
-    if (!run.is_host && run.n_seen == TARGET_CHILD)
+    if (run.n_seen == run.mode->target_child)
         run.target = pid;
 }
 
@@ -247,7 +264,8 @@ static void on_event(pid_t pid, int event, int sig)
 
     if (event == PTRACE_EVENT_STOP && sig != SIGTRAP) {
         resume(PTRACE_LISTEN, pid, 0); /* stopped by a signal for its group */
-    } else if (event == PTRACE_EVENT_STOP && pid != run.host && !steps) {
+    } else if (event == PTRACE_EVENT_STOP && pid != run.host && !steps &&
+               !run.mode->follows_all) {
         resume(PTRACE_DETACH, pid, 0);
     } else {
         resume(steps ? PTRACE_SYSCALL : PTRACE_CONT, pid, 0);
@@ -271,7 +289,7 @@ static void on_stop(pid_t pid, int status)
 /* From the start of the program to its end. */
 static void trace(void)
 {
-    run.target = run.is_host ? run.host : 0;
+    run.target = run.mode->is_host ? run.host : 0;
     for (;;) {
         int status;
         pid_t pid = waitpid(-1, &status, __WALL);
@@ -353,7 +371,7 @@ static bool run_once(long k)
     (void)alarm(RUN_SECONDS);
     start();
     trace();
-    if (run.is_host)
+    if (run.mode->is_host)
         judge_host();
     else
         judge_child();
@@ -380,11 +398,15 @@ int main(int argc, char **argv)
 {
     long k = 1;
 
-    if (argc < 4) {
-        (void)fprintf(stderr, "usage: kill_each child|host EVERY PROGRAM...\n");
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        if (argc >= 4 && strcmp(argv[1], modes[i].name) == 0)
+            run.mode = &modes[i];
+    }
+    if (!run.mode) {
+        (void)fprintf(stderr, "usage: kill_each child|template|third|host "
+                              "EVERY PROGRAM...\n");
         return 2;
     }
-    run.is_host = strcmp(argv[1], "host") == 0;
     run.every = strtol(argv[2], NULL, 10);
     run.program = argv + 3;
     if (run.every < 1 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
@@ -394,8 +416,10 @@ int main(int argc, char **argv)
         k += run.every;
     if (run.n_killed == 0)
         fail("nothing was killed");
-    if (!run.is_host && (!kill_where_left() || run.n_error == 0))
-        fail("not both errors and results were seen");
+    if (run.mode->leaves && !kill_where_left())
+        fail("the target has never left");
+    if (!run.mode->is_host && run.n_error == 0)
+        fail("no error was seen");
     (void)printf("%ld system calls, %ld killed, %ld errors, %ld results\n",
                  run.most_calls, run.n_killed, run.n_error, run.n_value);
     return 0;
