@@ -698,6 +698,23 @@ TEST(a_job_that_is_asked_for_and_times_out_settles_without_a_signal)
     fm_engine_free(engine);
 }
 
+TEST(what_a_template_has_answered_counts_though_it_has_not_read_all)
+{
+    struct fm__errand errand = {.kind = SERVE, .is_last = true};
+    fm_engine *engine = new_engine();
+    fm_template *template = new_template(engine);
+
+    settle(engine, template);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
+    CHECK_INT(fm__template_call(template, &errand, NULL, 0), 0);
+    CHECK_INT(send(template->fd, "?", 1, 0), 1);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
+    settle(engine, template);
+    CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_AWAY);
+    let_go(template);
+    fm_engine_free(engine);
+}
+
 TEST(a_job_whose_child_dies_with_its_template_at_the_gate_is_closed)
 {
     fm_engine *engine = new_engine();

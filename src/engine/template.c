@@ -239,17 +239,28 @@ static bool is_honest(const fm_template *template,
            len == sizeof *reply + reply->message_len + reply->traceback_len;
 }
 
+/* When it has ended without having read all, that is told first, once; what it
+ * has said before is still there. */
+static long recv_reply(const fm_template *template, char *buffer, size_t size)
+{
+    size_t n_fds = 0;
+    long n = fm__socket_recv(template->fd, buffer, size, NULL, &n_fds);
+
+    if (n == -ECONNRESET)
+        n = fm__socket_recv(template->fd, buffer, size, NULL, &n_fds);
+    return n;
+}
+
 /* One answer.  False when there is no more. */
 static bool hear_one(fm_template *template)
 {
     char buffer[sizeof(struct fm__reply) + 2 * FM__REPLY_TEXT];
     struct fm__reply reply;
-    size_t n_fds = 0;
     long n;
 
     if (template->fd < 0)
         return false;
-    n = fm__socket_recv(template->fd, buffer, sizeof buffer, NULL, &n_fds);
+    n = recv_reply(template, buffer, sizeof buffer);
     if (n == -EAGAIN || n == -EINTR)
         return false;
     if (n == 0 || n == -ECONNRESET) {

@@ -86,7 +86,7 @@ static void forget_channel(fm_template *template, unsigned id)
 {
     struct fm__letter letter;
 
-    if (template->state != FM__TEMPLATE_READY)
+    if (template->state != FM__TEMPLATE_READY || template->is_leaving)
         return;
     fm__letter_init(&letter, FM__COMMAND_FORGET, id);
     (void)fm__template_send(template, &letter, NULL);

@@ -94,6 +94,8 @@ int fm__child_fork_sibling(const struct fm__launch *launch, int channel_fd,
     if (pid == 0)
         sibling_main(launch, channel_fd, host);
     fm__fd_keep(channel_fd, false);
+    if (pid < 0)
+        return pid;
     *ret_pid = pid;
-    return pid < 0 ? pid : 0;
+    return 0;
 }
