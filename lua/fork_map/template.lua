@@ -327,12 +327,12 @@ local JOB = {
 }
 
 -- As the executors of this library; see fork_map/executor.lua.
-local function spawn(self, call, scope, fn, ...)
+local function spawn(self, call, scope, kind, text, ...)
   local loop = get_loop(self)
   loop:check_open()
   local cell = cells.new(loop, "job", JOB)
   cell.template, cell.prepared, cell.codec = self, call.prepared, call.codec
-  cell.kind_of_fn, cell.text = travel.pack(fn)
+  cell.kind_of_fn, cell.text = kind, text
   return futures.call(cell, scope, ...)
 end
 
@@ -348,7 +348,7 @@ function Template:spawn(fn, ...)
     error("fork_map: template:spawn: " .. text, 2)
   end
   check_use(self)
-  return spawn(self, self.call, nil, fn, ...)
+  return spawn(self, self.call, nil, kind, text, ...)
 end
 
 -- -------------------------------------------------------------------- state
@@ -449,7 +449,7 @@ function Template:__spawn(call, scope, _, fn, ...)
   if not kind then
     error("fork_map: " .. text, 3)
   end
-  return spawn(self, call, scope, fn, ...)
+  return spawn(self, call, scope, kind, text, ...)
 end
 
 function Template:__get_loop()

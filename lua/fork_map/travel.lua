@@ -25,6 +25,18 @@ local function find_refusal(name, value)
   return ('the function captures "%s"; %s'):format(name, RULE)
 end
 
+-- Code by its function, which never changes.
+local dumps = setmetatable({}, { __mode = "k" })
+
+local function dump(fn)
+  local text = dumps[fn]
+  if not text then
+    text = string.dump(fn) -- with what tracebacks need
+    dumps[fn] = text
+  end
+  return text
+end
+
 local function pack_function(fn)
   if debug.getinfo(fn, "S").what == "C" then
     return nil, 'a function of C cannot be sent; name it as "module:function"'
@@ -33,8 +45,7 @@ local function pack_function(fn)
   while true do
     local name, value = debug.getupvalue(fn, i)
     if not name then
-      -- With what tracebacks need.
-      return "dump", string.dump(fn)
+      return "dump", dump(fn)
     end
     local refusal = find_refusal(name, value)
     if refusal then
