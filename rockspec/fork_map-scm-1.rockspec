@@ -155,6 +155,7 @@ build = {
     ["fork_map.channel"] = "lua/fork_map/channel.lua",
     ["fork_map.combine"] = "lua/fork_map/combine.lua",
     ["fork_map.crew"] = "lua/fork_map/crew.lua",
+    ["fork_map.crew_home"] = "lua/fork_map/crew_home.lua",
     ["fork_map.crew_worker"] = "lua/fork_map/crew_worker.lua",
     ["fork_map.dispatch"] = "lua/fork_map/dispatch.lua",
     ["fork_map.connected"] = "lua/fork_map/connected.lua",

@@ -12,6 +12,7 @@
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
 local histograms = require "fork_map.histogram"
+local homes = require "fork_map.crew_home"
 local queues = require "fork_map.queue"
 local signals = require "fork_map.signal"
 local workers = require "fork_map.crew_worker"
@@ -358,6 +359,9 @@ function Crew:tend()
   else
     stop_timers(self)
     workers.dismiss(self)
+    if self.n_workers == 0 then
+      self.home:close()
+    end
   end
   count_job(self)
   signals.raise(self, "change")
@@ -469,6 +473,7 @@ function M.new(loop, prepared, opts)
     handler = opts.handler, init = opts.init or nil, exit = opts.exit or nil,
     load = opts.load, max_tasks = opts.max_tasks, max_rss = opts.max_rss, seed = opts.seed,
   }
+  self.home = homes.new(self, opts)
   return setmetatable(self, Crew)
 end
 

@@ -407,15 +407,6 @@ function M.dismiss(crew)
   end
 end
 
--- From here, or off the pool's template.
-local function hire(crew, worker)
-  local template = crew.template
-  if template then
-    return template:__hire(crew.prepared, crew.codec, worker, "fork_map.serve:serve", crew.spec)
-  end
-  return core.hire(crew.loop.core, crew.prepared, worker, serving.serve, crew.spec)
-end
-
 ---Start another worker.
 function M.hire(crew)
   local worker = setmetatable({
@@ -423,7 +414,7 @@ function M.hire(crew)
   }, Worker)
   crew.n_workers, crew.n_living = crew.n_workers + 1, crew.n_living + 1
   crew.workers[worker] = true
-  local ok, future = pcall(hire, crew, worker)
+  local ok, future = pcall(crew.home.hire, crew.home, crew, worker)
   if ok then
     worker.core = future
     return

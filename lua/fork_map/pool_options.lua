@@ -22,7 +22,7 @@ local M = {}
 ---@field init? fun() run in each worker before its first call
 ---@field exit? fun() run in each worker after its last call
 ---@field on_event? fun(value: any, index: integer?) for what emit() sends
----@field template? fork_map.Template workers are forked off it
+---@field template? fork_map.Template workers are forked off it [a snapshot, made with the pool]
 
 local function template(value)
   local meta = debug.getmetatable(value)

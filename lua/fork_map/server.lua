@@ -22,7 +22,8 @@ local sent = { n = 0 }
 -- What is to be done when this process has left its loop.
 local takeover
 
--- What a snapshot was made with, for jobs of the kind "kept".
+-- What a snapshot was made with, for jobs of the kind "kept": functions by names, and
+-- `codec`, a pair of them.
 local kept
 
 local function keep(value)
@@ -101,7 +102,10 @@ end
 
 local jobs = {}
 
-jobs[M.JOBS.call] = function(codec, kind, text, ...)
+jobs[M.JOBS.call] = function(codec, seed, index, kind, text, ...)
+  if seed then
+    core.random_seed(seed, index)
+  end
   return codec, find_function(kind, text), with_sent(sent.n, ...)
 end
 
@@ -112,7 +116,7 @@ jobs[M.JOBS.serve] = function()
 end
 
 jobs[M.JOBS.kept] = function(codec, name, ...)
-  return codec, kept[name], ...
+  return codec or kept.codec, kept[name], ...
 end
 
 local function find_job(kind, ...)

@@ -32,7 +32,7 @@ local FDS_MOST = 15
 ---threads.  Dropping it closes it; what it has forked goes on.
 ---@class fork_map.Template: fork_map.Executor
 ---@field package core fork_map.core.Template
----@field package engine fork_map.Engine
+---@field package loop fork_map.Loop
 ---@field package opts table options of the calls that it forks
 ---@field package call table what its calls are made with
 ---@field package is_taken boolean run() was called
@@ -47,20 +47,16 @@ local function check(self, name)
   return self
 end
 
-local function get_loop(self)
-  return async.get_loop(self.engine)
-end
-
 local function new_closed_error(self)
-  if get_loop(self):is_stale() then
+  if self.loop:is_stale() then
     return loops.new_stale_error()
   end
   return cells.new_error("closed", "the template is closed")
 end
 
--- The error of every use, or nil.
+---The error of every use, or nil.
 local function find_error(self)
-  if get_loop(self):is_stale() then
+  if self.loop:is_stale() then
     return loops.new_stale_error()
   end
   local state = core.template_state(self.core)
@@ -90,7 +86,7 @@ end
 local VERBS = { is_signal = true }
 
 local function new_entry(self)
-  local cell = cells.new(get_loop(self), "template", VERBS)
+  local cell = cells.new(self.loop, "template", VERBS)
   local entry = setmetatable({
     template = self, cell = cell, future = futures.new(cell), n_waiting = 0,
   }, Entry)
@@ -111,7 +107,7 @@ end
 
 -- Until something has changed, or `deadline`.  Several may wait.
 local function wait_change(self, deadline)
-  local loop = get_loop(self)
+  local loop = self.loop
   local entry = self.entry or new_entry(self)
   entry.n_waiting = entry.n_waiting + 1
   loop.n_watches = loop.n_watches + 1
@@ -126,7 +122,7 @@ end
 local function wait_room(self)
   local _, _, n = core.template_state(self.core)
   while n >= OPEN_MOST do
-    if loops.find_refusal(get_loop(self)) then
+    if loops.find_refusal(self.loop) then
       local err = cells.new_error("limit", ("%d commands wait for the template"):format(n))
       err.limit = "queue"
       error(err, 0)
@@ -173,6 +169,8 @@ local function check_use(self)
     error(err, 0)
   end
 end
+
+M.find_error = find_error
 
 ---Require these modules there.
 ---@param ... string
@@ -255,10 +253,10 @@ end
 
 local own_options
 
-local function new(engine, opts, call, make, ...)
-  async.get_loop(engine):check_open()
+local function new(loop, opts, call, make, ...)
+  loop:check_open()
   return setmetatable({
-    engine = engine, opts = opts, call = call, core = make(engine.core, own_options(opts), ...),
+    loop = loop, opts = opts, call = call, core = make(loop.core, own_options(opts), ...),
   }, Template)
 end
 
@@ -267,7 +265,7 @@ end
 function Template:fork()
   check(self, "fork")
   check_use(self)
-  return new(self.engine, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
+  return new(self.loop, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
 end
 
 ---Have `module:function` take the process over: it gets a channel, then what was sent,
@@ -284,7 +282,7 @@ function Template:run(name, ...)
   end
   check_use(self)
   local bytes = encode(2, kind, text, ...)
-  local channel, fd, errno = channels.pair(get_loop(self))
+  local channel, fd, errno = channels.pair(self.loop)
   if not channel then
     error(cells.new_error("spawn", ("%s (%s)"):format(fd, errno)), 0)
   end
@@ -305,8 +303,8 @@ local JOB = {
   pid = futures.JOB.pid,
   start = function(cell)
     local args, loop = cell.args, cell.loop
-    local ok, bytes = pcall(encode, 3, cell.codec, cell.kind_of_fn, cell.text,
-      table.unpack(args, 1, args.n))
+    local ok, bytes = pcall(encode, 5, cell.codec, cell.seed or false, cell.index or false,
+      cell.kind_of_fn, cell.text, table.unpack(args, 1, args.n))
     if not ok then
       cell:fail(cells.to_error(bytes))
       return
@@ -327,12 +325,13 @@ local JOB = {
 }
 
 -- As the executors of this library; see fork_map/executor.lua.
-local function spawn(self, call, scope, kind, text, ...)
-  local loop = get_loop(self)
+local function spawn(self, call, scope, index, kind, text, ...)
+  local loop = self.loop
   loop:check_open()
   local cell = cells.new(loop, "job", JOB)
   cell.template, cell.prepared, cell.codec = self, call.prepared, call.codec
   cell.kind_of_fn, cell.text = kind, text
+  cell.seed, cell.index = index and call.seed, index
   return futures.call(cell, scope, ...)
 end
 
@@ -348,7 +347,7 @@ function Template:spawn(fn, ...)
     error("fork_map: template:spawn: " .. text, 2)
   end
   check_use(self)
-  return spawn(self, self.call, nil, kind, text, ...)
+  return spawn(self, self.call, nil, nil, kind, text, ...)
 end
 
 -- -------------------------------------------------------------------- state
@@ -358,22 +357,29 @@ end
 ---@return fork_map.core.Future
 function Template:__hire(prepared, codec, cell, name, ...)
   check_use(self)
-  local bytes = encode(2, codec, "name", name, ...)
+  local bytes = encode(5, codec, false, false, "name", name, ...)
   return core.template_spawn(self.core, prepared, cell, JOBS.call, bytes, true)
+end
+
+---The same for a snapshot that was made with a function of that name.
+---@return fork_map.core.Future
+function Template:__hire_kept(prepared, codec, cell, name)
+  local bytes = encode(1, codec, name)
+  return core.template_spawn(self.core, prepared, cell, JOBS.kept, bytes, true)
 end
 
 ---The id of its process, while there is one.
 ---@return integer?
 function Template:pid()
   check(self, "pid")
-  return not get_loop(self):is_stale() and core.template_pid(self.core) or nil
+  return not self.loop:is_stale() and core.template_pid(self.core) or nil
 end
 
 ---What it is: "starting", "ready", "failed" or "closed".
 ---@return "starting"|"ready"|"failed"|"closed"
 function Template:status()
   check(self, "status")
-  local state = get_loop(self):is_stale() and "closed" or core.template_state(self.core)
+  local state = self.loop:is_stale() and "closed" or core.template_state(self.core)
   return (state == "away" or self.is_taken and state == "ready") and "closed" or state
 end
 
@@ -395,7 +401,7 @@ function Template:wait(seconds)
   check(self, "wait")
   if seconds ~= nil and not timers.is_span(seconds) then
     error("fork_map: template:wait: seconds must be a number of at least 0", 2)
-  elseif get_loop(self):is_stale() then
+  elseif self.loop:is_stale() then
     error(loops.new_stale_error(), 0)
   end
   local deadline = seconds and core.now() + seconds
@@ -416,7 +422,7 @@ function Template:close(grace)
   if grace ~= nil and not timers.is_span(grace) then
     error("fork_map: template:close: grace must be a number of at least 0", 2)
   end
-  if not get_loop(self):is_stale() then
+  if not self.loop:is_stale() then
     core.template_close(self.core, grace or self.opts.grace or 1)
   end
 end
@@ -437,31 +443,35 @@ local function new_call(opts)
   elseif type(opts.keep_fds) == "table" and next(opts.keep_fds) then
     return nil, 'fork_map: option "keep_fds" of a template: use send_fd()'
   end
-  return { prepared = prepared, codec = opts.codec or "auto" }
+  return { prepared = prepared, codec = opts.codec or "auto", seed = opts.seed }
 end
 
 function Template:__prepare(opts)
   return new_call(options.merge(self.opts, opts))
 end
 
-function Template:__spawn(call, scope, _, fn, ...)
+function Template:__spawn(call, scope, index, fn, ...)
   local kind, text = travel.pack(fn)
   if not kind then
     error("fork_map: " .. text, 3)
   end
-  return spawn(self, call, scope, kind, text, ...)
+  return spawn(self, call, scope, index, kind, text, ...)
 end
 
 function Template:__get_loop()
-  return get_loop(self)
+  return self.loop
 end
 
 -- ------------------------------------------------------------- making them
 
 -- Options of the process itself.
 function own_options(opts)
+  local keep_fds = opts.keep_fds
+  if keep_fds == nil then
+    keep_fds = {}
+  end
   return assert(options.prepare {
-    keep_fds = {}, name = opts.name, grace = opts.grace, nice = opts.nice,
+    keep_fds = keep_fds, name = opts.name, grace = opts.grace,
   })
 end
 
@@ -493,8 +503,8 @@ local function find_program()
 end
 M.find_program = find_program
 
-local function new_executed(engine, opts, call, argv)
-  local self = new(engine, opts, call, core.template_exec, argv or find_program())
+local function new_executed(loop, opts, call, argv)
+  local self = new(loop, opts, call, core.template_exec, argv or find_program())
   -- One that could not be started says so when it is used.
   core.template_call(self.core, COMMANDS.setup, encode(0, package.path, package.cpath), false)
   return self
@@ -503,8 +513,8 @@ end
 ---A copy of this process as it is now.  `functions` are for jobs of the kind "kept".
 ---@param functions? table<string, function>
 ---@return fork_map.Template
-function M.new_snapshot(engine, opts, call, functions)
-  return new(engine, opts, call, core.template_snapshot, server.new_snapshot(functions))
+function M.new_snapshot(loop, opts, call, functions)
+  return new(loop, opts, call, core.template_snapshot, server.new_snapshot(functions))
 end
 
 -- ------------------------------------------------------------- the default one
@@ -548,14 +558,14 @@ local function get_default(engine)
   elseif default then
     pause(engine, default)
   end
-  return set_default(engine, new_executed(engine, {}, assert(new_call {})))
+  return set_default(engine, new_executed(async.get_loop(engine), {}, assert(new_call {})))
 end
 
 ---The default template is a copy of this process as it is now.
 ---@param engine fork_map.Engine
 function M.early(engine)
   if not is_usable(engine.default_template) then
-    set_default(engine, M.new_snapshot(engine, {}, assert(new_call {})))
+    set_default(engine, M.new_snapshot(async.get_loop(engine), {}, assert(new_call {})))
   end
 end
 
@@ -564,18 +574,19 @@ local function make(engine, opts)
   if not own then
     return nil, checked
   end
+  local loop = async.get_loop(engine)
   if own.connect then
-    return connected.open(async.get_loop(engine), checked, own.connect)
+    return connected.open(loop, checked, own.connect)
   end
   local call, text = new_call(checked)
   if not call then
     return nil, text
   elseif own.from == "fork" then
-    return M.new_snapshot(engine, checked, call)
+    return M.new_snapshot(loop, checked, call)
   elseif own.from == "exec" or own.exec then
-    return new_executed(engine, checked, call, own.exec)
+    return new_executed(loop, checked, call, own.exec)
   end
-  return new(engine, checked, call, core.template_fork, get_default(engine).core, JOBS.serve, "")
+  return new(loop, checked, call, core.template_fork, get_default(engine).core, JOBS.serve, "")
 end
 
 ---A template: a small process of its own to fork from.  Without options it is forked

@@ -127,6 +127,9 @@ struct fm__template_opts {
     void *cb_ud;
 };
 
+/* False in builds without them. */
+bool fm__has_templates(void);
+
 /* On success `*ret_template` holds one reference.  Returns 0, FM_ECLOSED,
  * -ENOSYS in builds without templates, or another negative code. */
 int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,

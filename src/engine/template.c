@@ -521,6 +521,11 @@ static fm_template *alloc_template(fm_engine *engine,
     return template;
 }
 
+bool fm__has_templates(void)
+{
+    return fm__sibling_is_possible();
+}
+
 int fm__template_new(fm_engine *engine, const struct fm__template_opts *opts,
                      fm_template **ret_template)
 {

@@ -348,4 +348,6 @@ void fmL_open_template(lua_State *L)
     lua_setfield(L, -2, "__metatable");
     lua_pop(L, 1);
     luaL_setfuncs(L, functions, 0);
+    lua_pushboolean(L, fm__has_templates());
+    lua_setfield(L, -2, "has_templates");
 }
