@@ -34,7 +34,7 @@ local function new_handler(phone, gate)
 end
 
 describe("a worker of a pool that dies", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 8)
 
   it("fails the call that it was in, and is replaced", function()
     local pool <close> = fork_map.pool(new_handler(), { max = 1 })
@@ -48,6 +48,30 @@ describe("a worker of a pool that dies", function()
     assert.equal(3, list[4]:await())
     assert.equal(1, pool:stats().died)
   end)
+
+  it("is replaced by one that sees what it saw, also when the snapshot has died #not_portable",
+    function()
+      local word = "then"
+      local pool <close> = fork_map.pool(function(what)
+        if what == "die" then
+          sys.raise(9)
+        end
+        return word
+      end, { max = 1 })
+      assert.equal("then", pool:call())
+      word = "now"
+      assert.equal("signal", (fail_kind(pool:submit "die")))
+      assert.equal("then", pool:call())
+      local snapshot = pool.crew.home.template:pid()
+      sys.kill(snapshot, 9)
+      process.eventually(function()
+        fork_map.engine():step(0)
+        return process.state(snapshot) == nil
+      end, "the snapshot is gone")
+      assert.equal("then", pool:call())
+      assert.equal("signal", (fail_kind(pool:submit "die")))
+      assert.equal("now", pool:call())
+    end)
 
   it("fails with what its end was", function()
     local pool <close> = fork_map.pool(new_handler(), { max = 1 })
@@ -106,7 +130,7 @@ describe("a worker of a pool that dies", function()
 end)
 
 describe("a worker of a pool that cannot begin", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 8)
 
   it("fails what waits after some attempts, and what comes later too", function()
     local pool <close> = fork_map.pool(function() end, {
@@ -138,7 +162,7 @@ describe("a worker of a pool that cannot begin", function()
 end)
 
 describe("the timeout of a pool", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 8)
 
   it("ends the call that takes too long, and gives the rest to others", function()
     local pool <close> = fork_map.pool(function(spins)
@@ -170,7 +194,7 @@ describe("the timeout of a pool", function()
 end)
 
 describe("cancel() of a pool's call", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 8)
 
   it("takes it out of the queue, or back from its worker", function()
     local gate <close> = futures.gate()
@@ -273,7 +297,7 @@ describe("cancel() of a pool's call", function()
 end)
 
 describe("retirement of a pool's worker", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 8)
 
   it("comes after max_tasks calls, and loses none", function()
     local pool <close> = fork_map.pool(function(x)
@@ -381,7 +405,7 @@ local function soak(n)
 end
 
 describe("a pool under load whose workers are killed and retire", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 12)
 
   it("gives each of 5,000 calls its one outcome", function()
     soak(5000)

@@ -81,7 +81,7 @@ describe("options of pools", function()
 end)
 
 describe("the workers of a pool", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 9)
 
   it("are none before the first call, and at least min of them", function()
     local lazy <close> = fork_map.pool(echo)
@@ -159,7 +159,7 @@ describe("the workers of a pool", function()
 end)
 
 describe("the queue of a pool", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 5)
 
   it("has whoever submits more wait for room", function()
     local pool <close> = fork_map.pool(echo, { max = 1, load = 1, max_queue = 3 })
@@ -212,7 +212,7 @@ describe("the queue of a pool", function()
 end)
 
 describe("pool:close()", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 5)
 
   it("lets all calls come to their end, and takes no more", function()
     local pool = fork_map.pool(echo, { max = 2 })
@@ -306,7 +306,7 @@ describe("pool:close()", function()
 end)
 
 describe("pool:stats()", function()
-  process.guard(before_each, after_each, 4)
+  process.guard(before_each, after_each, 5)
 
   it("tells how long calls have waited and run", function()
     local pool <close> = fork_map.pool(function()

@@ -19,7 +19,7 @@ end
 fork_map.engine():pollfd()
 
 describe("fork_map.pool()", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 9)
 
   it("calls the handler in a process that stays", function()
     local pool <close> = fork_map.pool(function()
@@ -349,7 +349,7 @@ describe("a pool with a template #not_portable", function()
 end)
 
 describe("handlers that yield", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 9)
 
   it("serve as many calls at once as the load allows", function()
     local at_once, most = 0, 0
@@ -405,7 +405,7 @@ describe("handlers that yield", function()
 end)
 
 describe("pool:map()", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 9)
 
   it("gives results in the order of the list, with nils", function()
     local pool <close> = fork_map.pool(function(item, index)
@@ -448,7 +448,7 @@ describe("pool:map()", function()
 end)
 
 describe("a pool without a handler", function()
-  process.guard(before_each, after_each, 8)
+  process.guard(before_each, after_each, 9)
 
   it("runs functions that capture nothing, and functions by name", function()
     local pool <close> = fork_map.pool { max = 1 }

@@ -430,6 +430,19 @@ describe("a template" .. tag, function()
     end):await())
   end)
 
+  it("gives items of a map their own random numbers, the same at every run", function()
+    local engine <close> = fork_map.new {}
+    local t = engine:template { from = "exec" }
+    local roll = function()
+      return math.random(1 << 40)
+    end
+    local opts = { executor = t, seed = 7 }
+    local first = engine:map(4, roll, opts)
+    assert.same(first, engine:map(4, roll, opts))
+    assert.same(first, engine:map(4, roll, { seed = 7 }))
+    assert.not_equal(first[1], first[2])
+  end)
+
   it("takes arguments and gives results of megabytes", function()
     local engine <close> = fork_map.new {}
     local t = engine:template { from = "exec" }

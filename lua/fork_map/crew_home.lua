@@ -15,7 +15,8 @@ local M = {}
 
 ---@class fork_map.CrewHome
 ---@field package hire fun(self, crew, worker): fork_map.core.Future
----@field package close fun(self)
+---@field package close fun(self) no more workers are needed
+---@field package join fun(self, is_shielded: boolean?) wait until nothing of it is left
 
 -- ------------------------------------------------------------------ direct forks
 
@@ -28,6 +29,8 @@ end
 
 function Direct:close() -- luacheck: no self
 end
+
+Direct.join = Direct.close
 
 -- ---------------------------------------------------------------------- snapshots
 
@@ -63,6 +66,10 @@ function Snapshot:close()
   self.template:close()
 end
 
+function Snapshot:join(is_shielded)
+  get_templates().join(self.template, is_shielded)
+end
+
 -- ------------------------------------------------------------- given templates
 
 local Given = {}
@@ -74,6 +81,8 @@ end
 
 function Given:close() -- luacheck: no self
 end
+
+Given.join = Given.close
 
 -- ------------------------------------------------------------------- making one
 

@@ -274,6 +274,7 @@ local function wait_for_end(crew, is_shielded)
   while crew.n_workers > 0 or crew.n_open > 0 do
     crew:wait("change", is_shielded)
   end
+  crew.home:join(is_shielded)
 end
 
 local function check_close(opts)

@@ -106,7 +106,7 @@ local function leave(entry)
 end
 
 -- Until something has changed, or `deadline`.  Several may wait.
-local function wait_change(self, deadline)
+local function wait_change(self, deadline, is_shielded)
   local loop = self.loop
   local entry = self.entry or new_entry(self)
   entry.n_waiting = entry.n_waiting + 1
@@ -115,7 +115,7 @@ local function wait_change(self, deadline)
     loop.n_watches = loop.n_watches - 1
     leave(entry)
   end })
-  return loops.wait(entry.future, entry.cell, deadline)
+  return loops.wait(entry.future, entry.cell, deadline, is_shielded)
 end
 
 -- Commands that are not answered are bounded: who can wait does.
@@ -171,6 +171,15 @@ local function check_use(self)
 end
 
 M.find_error = find_error
+
+---Wait until the process of a template that was closed has ended.
+---@param template fork_map.Template
+---@param is_shielded? boolean
+function M.join(template, is_shielded)
+  while core.template_pid(template.core) do
+    wait_change(template, nil, is_shielded)
+  end
+end
 
 ---Require these modules there.
 ---@param ... string

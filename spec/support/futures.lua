@@ -13,12 +13,13 @@ function M.gate()
   local reader, writer = sys.pipe()
   local gate = {}
   function gate.wait(...)
-    sys.close(writer)
     sys.read(reader)
+    sys.write(writer, "!") -- for the next that waits
     return ...
   end
   function gate.open()
     if reader then
+      sys.write(writer, "!")
       sys.close(reader)
       sys.close(writer)
       reader = nil
