@@ -632,6 +632,9 @@ function core.encode_args(codec, ...) end
 ---@return string? path of the program that this process runs
 function core.own_program() end
 
+---@type boolean whether this build has templates
+core.has_templates = nil
+
 -- --------------------------------------------------------------- templates
 
 ---@class fork_map.core.Template
