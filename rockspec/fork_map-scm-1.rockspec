@@ -153,6 +153,7 @@ build = {
     ["fork_map.attach"] = "lua/fork_map/attach.lua",
     ["fork_map.cell"] = "lua/fork_map/cell.lua",
     ["fork_map.channel"] = "lua/fork_map/channel.lua",
+    ["fork_map.checks"] = "lua/fork_map/checks.lua",
     ["fork_map.combine"] = "lua/fork_map/combine.lua",
     ["fork_map.crew"] = "lua/fork_map/crew.lua",
     ["fork_map.crew_home"] = "lua/fork_map/crew_home.lua",

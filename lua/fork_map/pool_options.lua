@@ -2,10 +2,9 @@
 -- Options of pools: what they may be, what they are when nobody says, and which of
 -- them a single call may have of its own.
 
+local checks = require "fork_map.checks"
 local options = require "fork_map.options"
 local planning = require "fork_map.plan"
-
-local checks = options.checks
 
 local M = {}
 
