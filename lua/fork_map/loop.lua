@@ -500,8 +500,7 @@ function M.wait(f, cell, deadline, is_shielded)
   if not runs_tasks and f and cell:needs_task() then
     error(BELOW, 0)
   end
-  -- No tail call: this frame has the future, which nobody else may have, and which
-  -- would be cancelled if it were collected in the meantime.
+  -- No tail call: this frame has the future, which is cancelled when nobody has it.
   local is_settled = drive(cell, deadline, runs_tasks, M.get_context(), is_shielded)
   return is_settled
 end
