@@ -13,11 +13,14 @@ local travel = require "fork_map.travel"
 local M = {}
 
 -- Commands and jobs by their numbers; the same in fork_map/template.lua.
-M.COMMANDS = { setup = 1, require = 2, eval = 3, arg = 4, fd = 5, run = 6 }
+M.COMMANDS = { setup = 1, require = 2, eval = 3, arg = 4, fd = 5, run = 6, know = 7 }
 M.JOBS = { call = 1, serve = 2, kept = 3 }
 
 -- What was sent, in order.
 local sent = { n = 0 }
+
+-- Code that was sent before, by numbers: children need not load it.
+local known = {}
 
 -- What is to be done when this process has left its loop.
 local takeover
@@ -32,6 +35,9 @@ local function keep(value)
 end
 
 local function find_function(kind, text)
+  if kind == "known" then
+    return known[text]
+  end
   local fn, problem = travel.unpack(kind, text)
   if not fn then
     error(problem, 0)
@@ -76,6 +82,10 @@ commands[M.COMMANDS.fd] = function(fds)
   for _, fd in ipairs(fds) do
     keep(fd)
   end
+end
+
+commands[M.COMMANDS.know] = function(_, number, kind, text)
+  known[number] = find_function(kind, text)
 end
 
 -- The first descriptor is the other end of a channel.

@@ -25,6 +25,9 @@ local COMMANDS, JOBS = server.COMMANDS, server.JOBS
 -- Commands that may wait for their answers; who gives more waits.
 local OPEN_MOST = 1000
 
+-- Functions that a template keeps for its children.
+local KNOWN_MOST = 256
+
 -- Descriptors in one command.
 local FDS_MOST = 15
 
@@ -36,6 +39,7 @@ local FDS_MOST = 15
 ---@field package opts table options of the calls that it forks
 ---@field package call table what its calls are made with
 ---@field package is_taken boolean run() was called
+---@field package known table<string, integer|false> code that was sent, by its text
 local Template = { __name = "fork_map.Template" }
 Template.__index = Template
 M.Template = Template
@@ -266,6 +270,7 @@ local function new(loop, opts, call, make, ...)
   loop:check_open()
   return setmetatable({
     loop = loop, opts = opts, call = call, core = make(loop.core, own_options(opts), ...),
+    known = { n = 0, n_there = 0 },
   }, Template)
 end
 
@@ -274,7 +279,11 @@ end
 function Template:fork()
   check(self, "fork")
   check_use(self)
-  return new(self.loop, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
+  local copy = new(self.loop, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
+  for text, number in pairs(self.known) do
+    copy.known[text] = number
+  end
+  return copy
 end
 
 ---Have `module:function` take the process over: it gets a channel, then what was sent,
@@ -334,12 +343,35 @@ local JOB = {
 }
 
 -- As the executors of this library; see fork_map/executor.lua.
+-- Code that is sent again is loaded there once, and then called by a number.  What is
+-- required is not, as modules may do what they like when they are loaded.
+local function abbreviate(self, kind, text)
+  local known = self.known
+  local number = known[text]
+  if kind ~= "dump" or number == nil and known.n == KNOWN_MOST then
+    return kind, text
+  elseif number == nil then
+    known[text] = false -- once
+    known.n = known.n + 1
+    return kind, text
+  elseif not number then
+    local _, _, n_open = core.template_state(self.core)
+    local bytes = encode(0, known.n_there + 1, kind, text)
+    if n_open >= OPEN_MOST or not core.template_call(self.core, COMMANDS.know, bytes, false) then
+      return kind, text
+    end
+    number = known.n_there + 1
+    known.n_there, known[text] = number, number
+  end
+  return "known", number
+end
+
 local function spawn(self, call, scope, index, kind, text, ...)
   local loop = self.loop
   loop:check_open()
   local cell = cells.new(loop, "job", JOB)
   cell.template, cell.prepared, cell.codec = self, call.prepared, call.codec
-  cell.kind_of_fn, cell.text = kind, text
+  cell.kind_of_fn, cell.text = abbreviate(self, kind, text)
   cell.seed, cell.index = index and call.seed, index
   return futures.call(cell, scope, ...)
 end
