@@ -11,7 +11,7 @@ local map_verbs = require "fork_map.map"
 local planning = require "fork_map.plan"
 local server = require "fork_map.server"
 local serving = require "fork_map.serve"
-local templates = require "fork_map.template"
+local templates = require "fork_map.template_open"
 
 ---`fork_map(fn, ...)` runs `fn(...)` in a child of this process and returns all
 ---its values.  The child is a copy of this process: upvalues, userdata and

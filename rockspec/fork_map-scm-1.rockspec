@@ -191,6 +191,7 @@ build = {
     ["fork_map.stream"] = "lua/fork_map/stream.lua",
     ["fork_map.task"] = "lua/fork_map/task.lua",
     ["fork_map.template"] = "lua/fork_map/template.lua",
+    ["fork_map.template_open"] = "lua/fork_map/template_open.lua",
     ["fork_map.timers"] = "lua/fork_map/timers.lua",
     ["fork_map.travel"] = "lua/fork_map/travel.lua",
     ["fork_map.wait_fd"] = "lua/fork_map/wait_fd.lua",

@@ -4,17 +4,13 @@
 -- What a template is asked for is carried out in order, and each command is answered.
 -- Who gives commands does not wait for that; the first that fails settles the template.
 
-local async = require "fork_map.async"
 local cells = require "fork_map.cell"
 local channels = require "fork_map.channel"
-local connected = require "fork_map.connected"
 local core = require "fork_map.core"
-local engines = require "fork_map.engine"
 local futures = require "fork_map.future"
 local loops = require "fork_map.loop"
 local options = require "fork_map.options"
 local server = require "fork_map.server"
-local tasks = require "fork_map.task"
 local timers = require "fork_map.timers"
 local travel = require "fork_map.travel"
 
@@ -474,8 +470,8 @@ end
 
 -- ------------------------------------------------------------------ executor
 
--- What calls are made with, or nil and what is wrong.
-local function new_call(opts)
+---What calls are made with, or nil and what is wrong.
+function M.new_call(opts)
   local prepared, text = options.prepare(opts)
   if not prepared then
     return nil, text
@@ -488,7 +484,7 @@ local function new_call(opts)
 end
 
 function Template:__prepare(opts)
-  return new_call(options.merge(self.opts, opts))
+  return M.new_call(options.merge(self.opts, opts))
 end
 
 function Template:__spawn(call, scope, index, fn, ...)
@@ -516,36 +512,11 @@ function own_options(opts)
   })
 end
 
--- How an interpreter is told to serve; the number of the socket comes last.
-local PROGRAM = "fork-map-template"
-local SERVE = "package.path,package.cpath=%q,%q require('fork_map').serve(arg[#arg])"
-
--- The program of this process, if it is a Lua interpreter.
-local function find_interpreter()
-  local path = core.own_program()
-  if path and path:match("([^/]+)$"):match("^lua[%d.]*$") then
-    return path
-  end
-end
-
--- The program that serves: what the environment says, the interpreter that runs this,
--- or the one that was installed.
-local function find_program()
-  local program = os.getenv "FORK_MAP_TEMPLATE"
-  if program and program ~= "" then
-    return { program, package.path, package.cpath }
-  end
-  local interpreter = find_interpreter()
-  if interpreter then
-    local code = SERVE:format(package.path, package.cpath):gsub("\n", "n")
-    return { interpreter, "-e", code, "-" }
-  end
-  return { PROGRAM, package.path, package.cpath }
-end
-M.find_program = find_program
-
-local function new_executed(loop, opts, call, argv)
-  local self = new(loop, opts, call, core.template_exec, argv or find_program())
+---A program, which serves.
+---@param argv string[]
+---@return fork_map.Template
+function M.new_executed(loop, opts, call, argv)
+  local self = new(loop, opts, call, core.template_exec, argv)
   -- One that could not be started says so when it is used.
   core.template_call(self.core, COMMANDS.setup, encode(0, package.path, package.cpath), false)
   return self
@@ -558,89 +529,10 @@ function M.new_snapshot(loop, opts, call, functions)
   return new(loop, opts, call, core.template_snapshot, server.new_snapshot(functions))
 end
 
--- ------------------------------------------------------------- the default one
-
--- Seconds to wait before another default template is made, when the last ones died.
-local PAUSE_FIRST, PAUSE_MOST = 0.01, 1
-
--- What an engine has of its default template: the template, deaths in a row, and when
--- the last one was made.
----@class fork_map.DefaultTemplate
----@field template fork_map.Template?
----@field n_deaths integer
----@field made_at number
-
--- One that dies at once dies again: each comes later than the one before.
-local function pause(engine, default)
-  local is_quick = core.now() - default.made_at < PAUSE_MOST
-  default.n_deaths = is_quick and default.n_deaths + 1 or 0
-  local loop = async.get_loop(engine)
-  if default.n_deaths > 1 and not loops.find_refusal(loop) then
-    tasks.sleep(loop, math.min(PAUSE_FIRST * 2 ^ (default.n_deaths - 2), PAUSE_MOST))
-  end
-end
-
-local function is_usable(default)
-  return default and default.template and find_error(default.template) == nil
-end
-
-local function set_default(engine, template)
-  local default = engine.default_template or { n_deaths = 0 }
-  default.template, default.made_at = template, core.now()
-  engine.default_template = default
-  return template
-end
-
--- That of which all others are forked that are not told where from.
-local function get_default(engine)
-  local default = engine.default_template
-  if is_usable(default) then
-    return default.template
-  elseif default then
-    pause(engine, default)
-  end
-  return set_default(engine, new_executed(async.get_loop(engine), {}, assert(new_call {})))
-end
-
----The default template is a copy of this process as it is now.
----@param engine fork_map.Engine
-function M.early(engine)
-  if not is_usable(engine.default_template) then
-    set_default(engine, M.new_snapshot(async.get_loop(engine), {}, assert(new_call {})))
-  end
-end
-
-local function make(engine, opts)
-  local own, checked = options.check_template(opts == nil and {} or opts)
-  if not own then
-    return nil, checked
-  end
-  local loop = async.get_loop(engine)
-  if own.connect then
-    return connected.open(loop, checked, own.connect)
-  end
-  local call, text = new_call(checked)
-  if not call then
-    return nil, text
-  elseif own.from == "fork" then
-    return M.new_snapshot(loop, checked, call)
-  elseif own.from == "exec" or own.exec then
-    return new_executed(loop, checked, call, own.exec)
-  end
-  return new(loop, checked, call, core.template_fork, get_default(engine).core, JOBS.serve, "")
-end
-
----A template: a small process of its own to fork from.  Without options it is forked
----off the default template of the engine, a fresh interpreter that is executed when it
----is needed first, and kept.
----@param opts? fork_map.TemplateOptions
+---One forked off another, as that is when it has done what it was told.
 ---@return fork_map.Template
-function engines.Engine:template(opts)
-  local made, text = make(self, opts)
-  if not made then
-    error(text, 2)
-  end
-  return made
+function M.new_forked(loop, opts, call, base)
+  return new(loop, opts, call, core.template_fork, base.core, JOBS.serve, "")
 end
 
 return M
