@@ -161,6 +161,13 @@ describe("a hook that raises, at any moment of a map,", function()
       n_raised = n_raised + (ok and 0 or 1)
     until ok or k > 4000
     assert(n_raised > 100, n_raised)
-    assert.same({}, process.children())
+    -- One that struck between the making of the map and the loop that closes it has left
+    -- it to the collector.
+    collectgarbage()
+    collectgarbage()
+    process.eventually(function()
+      engine:step(0)
+      return #process.children() == 0
+    end, "the end of all workers")
   end)
 end)
