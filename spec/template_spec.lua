@@ -270,6 +270,24 @@ describe("a template" .. tag, function()
     end, "the process ends with its channel")
   end)
 
+  it("tells by wait() what ended the function that has taken it over", function()
+    local engine <close> = fork_map.new {}
+    local t = engine:template { from = "fork" }
+    local channel <close> = t:run(function(ch)
+      ch:recv()
+      error("it went wrong")
+    end)
+    assert.is_true(t:wait())
+    channel:send("go on")
+    assert.equal("EOF", select(3, channel:recv()))
+    while t:pid() do
+      engine:step(0.01)
+    end
+    local err = failure_of(t.wait, t)
+    assert.equal("error", err.kind)
+    assert.matches("it went wrong", err.message)
+  end)
+
   it("names what cannot travel", function()
     local engine <close> = fork_map.new {}
     local t = engine:template { from = "exec" }

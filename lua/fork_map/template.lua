@@ -426,12 +426,18 @@ local function is_done(self)
     error(core.template_failure(self.core), 0)
   elseif state == "closed" then
     error(new_closed_error(self), 0)
+  elseif state == "away" and not core.template_pid(self.core) then
+    local err = core.template_failure(self.core)
+    if err and (err.kind == "error" or err.signal or (err.exit_code or 0) ~= 0) then
+      error(err, 0)
+    end
   end
   return is_settled
 end
 
 ---Wait until everything that it was told is carried out, at most `seconds`.  Raises the
----first error, as every later use does.
+---first error, as every later use does; once the function that has taken it over has
+---ended, what that has ended with, if it is an error.
 ---@param seconds? number
 ---@return boolean done false when the time is over
 function Template:wait(seconds)

@@ -105,6 +105,17 @@ static void set_failure(fm_template *template, enum fm_kind kind, int rc,
     failure->message = copy_text(message, strlen(message));
 }
 
+/* One of its texts; what was there stays when there is no memory. */
+static void set_text(char **text, const char *from, size_t len)
+{
+    char *copy = from && len > 0 ? copy_text(from, len) : NULL;
+
+    if (!copy)
+        return;
+    fm__sys.free(*text);
+    *text = copy;
+}
+
 /* Nothing is sent or heard any more. */
 static void stop_talking(fm_template *template)
 {
@@ -180,13 +191,12 @@ static void take_error(fm_template *template, const struct fm__reply *reply,
     if (reply->message_len == 0) { /* not of the code that it runs */
         set_failure(template, FM_SPAWN, reply->rc, fm_strerror(reply->rc));
     } else if (!failure->message) {
-        failure->kind = reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR;
-        failure->error_code = reply->rc;
-        failure->exit_code = -1;
-        failure->message = copy_text(texts, reply->message_len);
-        if (reply->traceback_len > 0)
-            failure->traceback =
-                copy_text(texts + reply->message_len, reply->traceback_len);
+        set_failure(template,
+                    reply->rc == FM_EPROTOCOL ? FM_PROTOCOL : FM_ERROR,
+                    reply->rc, "");
+        set_text(&failure->message, texts, reply->message_len);
+        set_text(&failure->traceback, texts + reply->message_len,
+                 reply->traceback_len);
     }
     fail(template);
 }
@@ -335,6 +345,14 @@ static void describe_end(fm_template *template)
 
     if (failure->message)
         return;
+    if (template->state == FM__TEMPLATE_AWAY && end->kind == FM_ERROR) {
+        set_failure(template, FM_ERROR, 0, no_memory);
+        set_text(&failure->message, end->message,
+                 end->message ? strlen(end->message) : 0);
+        set_text(&failure->traceback, end->traceback,
+                 end->traceback ? strlen(end->traceback) : 0);
+        return;
+    }
     if (end->kind == FM_SPAWN)
         (void)snprintf(text, sizeof text, "the template was not started: %s",
                        end->message ? end->message : fm_strerror(-EAGAIN));
@@ -424,19 +442,6 @@ void fm__templates_drop(fm_engine *engine)
         stop_talking(t);
         fm__template_drop_channels(t);
     }
-}
-
-/* One that rests is heard of when it dies, but nobody waits for that. */
-bool fm__templates_are_busy(const fm_engine *engine)
-{
-    for (const fm_template *t = engine->templates; t; t = t->next) {
-        if (!t->is_over && (t->state == FM__TEMPLATE_STARTING ||
-                            t->state == FM__TEMPLATE_FAILED ||
-                            t->state == FM__TEMPLATE_CLOSED || t->n_asked > 0 ||
-                            t->unsent || t->waiting.first))
-            return true;
-    }
-    return false;
 }
 
 /* ------------------------------------------------------------ first and last

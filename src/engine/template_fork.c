@@ -27,6 +27,19 @@ bool fm__template_is_free(const fm_template *template)
            template->n_asked < FM__ASKED_MAX;
 }
 
+/* One that rests is heard of when it dies, but nobody waits for that. */
+bool fm__templates_are_busy(const fm_engine *engine)
+{
+    for (const fm_template *t = engine->templates; t; t = t->next) {
+        if (!t->is_over && (t->state == FM__TEMPLATE_STARTING ||
+                            t->state == FM__TEMPLATE_FAILED ||
+                            t->state == FM__TEMPLATE_CLOSED || t->n_asked > 0 ||
+                            t->unsent || t->waiting.first))
+            return true;
+    }
+    return false;
+}
+
 /* ----------------------------------------------------------------- channels */
 
 static void push(struct fm__channel **list, struct fm__channel *channel)
