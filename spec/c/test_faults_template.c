@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Faults in templates, their hosts and their children: see sweep.h. */
+#include "served.h"
 #include "sweep.h"
 
 #include <stdlib.h>
@@ -48,12 +49,12 @@ static int serve(fm_child *child, void *ud)
 }
 
 /* As an executed program: begins before main. */
-static void __attribute__((constructor)) serve_if_asked(int argc, char **argv)
+static void __attribute__((constructor)) serve_if_asked(void)
 {
-    if (argc < 3 || strcmp(argv[1], "--serve") != 0)
-        return;
-    _exit(fm__serve(fm__fd_adopt((int)strtol(argv[2], NULL, 10)),
-                    &server_calls) < 0);
+    int fd = find_served_fd();
+
+    if (fd >= 0)
+        _exit(fm__serve(fm__fd_adopt(fd), &server_calls) < 0);
 }
 
 /* ------------------------------------------------------------- in the host */

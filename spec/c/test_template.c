@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Templates: processes that fork for their host. */
 #include "jobs.h"
+#include "served.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,14 +154,12 @@ static int serve(fm_child *child, void *ud)
 }
 
 /* As an executed program: begins before main. */
-static void __attribute__((constructor)) serve_if_asked(int argc, char **argv)
+static void __attribute__((constructor)) serve_if_asked(void)
 {
-    int fd;
+    int fd = find_served_fd();
 
-    if (argc < 3 || strcmp(argv[1], "--serve") != 0)
-        return;
-    fd = fm__fd_adopt((int)strtol(argv[2], NULL, 10));
-    _exit(fm__serve(fd, &server_calls) < 0);
+    if (fd >= 0)
+        _exit(fm__serve(fm__fd_adopt(fd), &server_calls) < 0);
 }
 
 /* --------------------------------------------------------------- in the host
@@ -604,7 +603,7 @@ TEST(a_job_that_could_not_be_forked_costs_none_of_the_next_ones)
     fm_engine *engine = new_engine();
     fm_template *template = new_template(engine);
     const struct fm_outcome *outcome;
-    char data[5000] = "";
+    char data[5000] = "", expected[128];
     fm_future *future;
 
     check_echo(engine, template, sizeof data);
@@ -613,8 +612,10 @@ TEST(a_job_that_could_not_be_forked_costs_none_of_the_next_ones)
     outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_SPAWN);
     CHECK_INT(outcome->error_code, -ENOMEM);
-    CHECK(strcmp(outcome->message, "the child could not be started: template: "
-                                   "Cannot allocate memory (ENOMEM)") == 0);
+    (void)snprintf(expected, sizeof expected,
+                   "the child could not be started: template: %s (ENOMEM)",
+                   fm_strerror(-ENOMEM));
+    CHECK(strcmp(outcome->message, expected) == 0);
     fm_future_unref(future);
     for (int i = 0; i < 20; i++)
         check_echo(engine, template, sizeof data);

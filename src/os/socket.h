@@ -13,8 +13,9 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* Descriptors in one message, which is what Linux takes. */
-#define FM__SOCKET_FDS_MAX 253
+/* Descriptors in one message: Linux takes one more, but musl copies what goes
+ * with a message to a place of a kilobyte. */
+#define FM__SOCKET_FDS_MAX 252
 
 /* Both ends close-on-exec and adopted (os/fds.h).  `type` is SOCK_STREAM or
  * SOCK_SEQPACKET, with SOCK_NONBLOCK or without.  0 or -errno. */
