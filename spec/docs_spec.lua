@@ -133,7 +133,9 @@ describe("the documentation", function()
 
   it("describes every function of the C half", function()
     local core, described = require("fork_map.core"), {}
-    for name in project.read("lua/fork_map/core.d.lua"):gmatch("\nfunction core%.([%w_]+)") do
+    local text = project.read("lua/fork_map/core.d.lua")
+      .. project.read("lua/fork_map/core_talk.d.lua")
+    for name in text:gmatch("\nfunction core%.([%w_]+)") do
       described[name] = true
       assert.equal("function", type(core[name]), name)
     end

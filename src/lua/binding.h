@@ -197,8 +197,12 @@ int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
 
 /* The same for a process forked off a template, where the errand is run.
  * [-0, +0, m] */
+struct fmL_sending {
+    fm_template *template;
+    const struct fm__errand *errand;
+};
 int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
-                  fm_template *template, const struct fm__errand *errand,
+                  const struct fmL_sending *sending,
                   struct fmL_future *listener, fm_future **ret_future);
 
 /* Make the record that of a snapshot, which runs the function on the top of the
