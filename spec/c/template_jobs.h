@@ -82,7 +82,7 @@ static int __attribute__((unused)) do_job(fm_child *child, void *ud)
     }
 }
 
-static void *__attribute__((unused)) rest(void *ud)
+static __attribute__((unused)) void *rest(void *ud)
 {
     pause();
     return ud;
@@ -170,7 +170,7 @@ serve_if_asked(void)
 /* --------------------------------------------------------------- in the host
  */
 
-static fm_template *__attribute__((unused)) new_template(fm_engine *engine)
+static __attribute__((unused)) fm_template *new_template(fm_engine *engine)
 {
     struct fm__template_opts opts = {.fn = serve};
     fm_template *template = NULL;
@@ -179,7 +179,7 @@ static fm_template *__attribute__((unused)) new_template(fm_engine *engine)
     return template;
 }
 
-static fm_template *__attribute__((unused)) exec_template(fm_engine *engine)
+static __attribute__((unused)) fm_template *exec_template(fm_engine *engine)
 {
     static char path[] = "/proc/self/exe", option[] = "--serve";
     char *argv[] = {path, option, NULL};
