@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /* The number behind "--serve", the first argument; -1: this is a test. */
-static int find_served_fd(void)
+static int __attribute__((unused)) find_served_fd(void)
 {
     char line[4096] = "";
     const char *word = line;
