@@ -2,6 +2,11 @@
 /* Templates that fail, lie, die or are closed, and hosts that do. */
 #include "template_jobs.h"
 
+TEST(letting_go_of_no_template_is_a_no_op)
+{
+    fm__template_unref(NULL);
+}
+
 #ifdef FM_TEMPLATES
 
 TEST(a_template_is_forked_off_a_template)
