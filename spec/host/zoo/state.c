@@ -7,6 +7,7 @@
 #include <fenv.h>
 #include <locale.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,11 +191,28 @@ void zoo_take_stock(void)
     zoo_must(memcmp(&before.field, &after.field, sizeof before.field) == 0,    \
              "the host finds another " #field)
 
+/* Which one it is, for the report. */
+static void tell_files(const struct stock *after)
+{
+    for (int fd = 0; fd < FDS; fd++) {
+        char path[64], target[256] = "";
+
+        if (before.fds[fd] == after->fds[fd])
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        (void)!readlink(path, target, sizeof target - 1);
+        (void)dprintf(zoo_host.report_fd, "fd %d: inode %ju, now %ju: %s\n", fd,
+                      (uintmax_t)before.fds[fd], (uintmax_t)after->fds[fd],
+                      target);
+    }
+}
+
 void zoo_check_stock(void)
 {
     struct stock after;
 
     look(&after);
+    tell_files(&after);
     errno = 0;
     SAME(handlers);
     SAME(flags);

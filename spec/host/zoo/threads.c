@@ -116,6 +116,21 @@ static void *hammer(void *ud)
     return ud;
 }
 
+#define BIG_BLOCKS 8
+
+/* Enough for the C library to give memory of a thread back to the kernel,
+ * about which it asks a file the first time. */
+static void *give_memory_back(void *ud)
+{
+    void *memory[BIG_BLOCKS];
+
+    for (size_t i = 0; i < BIG_BLOCKS; i++)
+        memory[i] = malloc((size_t)64 << 10);
+    for (size_t i = 0; i < BIG_BLOCKS; i++)
+        free(memory[i]);
+    return ud;
+}
+
 /* What the C library opens at the first use of a thing, the local time, is
  * closed again before the host takes stock of its files. */
 static void open_sink(void)
@@ -123,6 +138,8 @@ static void open_sink(void)
     sink = fopen("/dev/null", "we");
     zoo_must(sink != NULL, "/dev/null");
     use_once();
+    if (zoo_may_allocate)
+        (void)pthread_join(start(give_memory_back), NULL);
 }
 
 void zoo_hammer(void)
