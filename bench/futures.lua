@@ -9,16 +9,9 @@
 
 local fork_map = require "fork_map"
 local floor = require "floor"
-local page = require "page"
 local rows = require "rows"
 
-local ROUNDS = math.max(7, tonumber(arg[1] or 9))
-
-local lines = { "| | median | middle half |", "|---|---|---|" }
-
-local function row(...)
-  lines[#lines + 1] = rows.row(...)
-end
+local row, finish, ROUNDS = rows.begin "futures.lua"
 
 local function nothing() end
 
@@ -50,20 +43,6 @@ local function call_in_task(n)
   fork_map.run(call, n)
 end
 
----What another program says that it took.
-local function run(command)
-  return function(n)
-    local pipe = assert(io.popen(("%s %d"):format(command, n)))
-    local time = pipe:read("n")
-    pipe:close()
-    return assert(time, command)
-  end
-end
-
-local function has(command)
-  return os.execute(command .. " >/dev/null 2>&1") == true
-end
-
 row("one call after the other: time", 5 * ROUNDS, 40, {
   { "fork_map(fn)", call },
   { "spawn(fn):await()", spawn_and_await },
@@ -74,11 +53,11 @@ local many = {
   { "fork_map(fn), one after the other", call },
   { "spawn all, then await all", spawn_all },
 }
-if has "python3 -c 'import concurrent.futures'" then
-  many[#many + 1] = { "Python, a warm pool of 2", run "python3 bench/pool.py" }
+if rows.has "python3 -c 'import concurrent.futures'" then
+  many[#many + 1] = { "Python, a warm pool of 2", rows.program "python3 bench/pool.py" }
 end
-if has "lua5.4 -e 'require \"luv\"'" then
-  many[#many + 1] = { "luv, uv.spawn of /bin/true", run "lua5.4 bench/uv.lua" }
+if rows.has "lua5.4 -e 'require \"luv\"'" then
+  many[#many + 1] = { "luv, uv.spawn of /bin/true", rows.program "lua5.4 bench/uv.lua" }
 end
 row("10,000 calls that do nothing: time", ROUNDS, 10000, many)
 
@@ -184,6 +163,4 @@ row("20,000 switches of a coroutine: time", ROUNDS, SWITCHES, {
   { "await a new task", in_task(await_tasks) },
 })
 
-if arg[2] == "write" then
-  page.fill("futures.lua", table.concat(lines, "\n"))
-end
+finish()

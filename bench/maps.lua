@@ -12,10 +12,9 @@
 
 local fork_map = require "fork_map"
 local floor = require "floor"
-local page = require "page"
 local rows = require "rows"
 
-local ROUNDS = math.max(7, tonumber(arg[1] or 9))
+local row, finish, ROUNDS = rows.begin "maps.lua"
 
 local WORKERS = 2
 
@@ -31,12 +30,6 @@ end
 local SPEED = { figure = rows.speed, collects = true }
 local TIME = { collects = true }
 local EFFICIENCY = { figure = rows.efficiency(WORKERS), collects = true }
-
-local lines = { "| | median | middle half |", "|---|---|---|" }
-
-local function row(...)
-  lines[#lines + 1] = rows.row(...)
-end
 
 local function tiny(i)
   return i * 1234
@@ -332,6 +325,4 @@ row("W6d, 32 lists of 100,000 floats: speed", ROUNDS, 32, {
   {"map", lists()},
 }, SPEED)
 
-if arg[2] == "write" then
-  page.fill("maps.lua", table.concat(lines, "\n"))
-end
+finish()

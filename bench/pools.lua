@@ -9,36 +9,20 @@
 
 local fork_map = require "fork_map"
 local floor = require "floor"
-local page = require "page"
 local rows = require "rows"
 
-local ROUNDS = math.max(7, tonumber(arg[1] or 9))
-
-local lines = { "| | median | middle half |", "|---|---|---|" }
-
-local function row(...)
-  lines[#lines + 1] = rows.row(...)
-end
+local row, finish, ROUNDS = rows.begin "pools.lua"
 
 local function echo(value)
   return value
 end
 
--- What Python says that it took.
-local function python(kind)
-  return function(n)
-    local pipe = assert(io.popen(("python3 bench/pool_apply.py %s %d"):format(kind, n)))
-    local time = pipe:read("n")
-    pipe:close()
-    return assert(time, "python3")
-  end
-end
-
-local has_python = os.execute("python3 -c 'import multiprocessing' >/dev/null 2>&1") == true
+local has_python = rows.has "python3 -c 'import multiprocessing'"
 
 local function with_python(kind, candidates)
   if has_python then
-    candidates[#candidates + 1] = { "Python, multiprocessing.Pool", python(kind) }
+    local command = "python3 bench/pool_apply.py " .. kind
+    candidates[#candidates + 1] = { "Python, multiprocessing.Pool", rows.program(command) }
   end
   return candidates
 end
@@ -104,6 +88,4 @@ for _ = 1, ROUNDS do
 end
 io.write(("  %-34s %.0f\n"):format("small calls a second, load = 64", best))
 
-if arg[2] == "write" then
-  page.fill("pools.lua", table.concat(lines, "\n"))
-end
+finish()

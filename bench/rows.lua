@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- What the benchmarks share: medians, and rows of candidates.
+-- What the benchmarks share: medians, rows of candidates, and candidates that are
+-- other programs.
 
 local floor = require "floor"
+local page = require "page"
 
 local M = {}
 
@@ -77,6 +79,40 @@ function M.row(title, rounds, n, candidates, opts)
   end
   io.flush()
   return table.concat(lines, "\n")
+end
+
+---Rows that are a table of RESULTS.md: what makes one, as M.row(); what ends the
+---table, and writes it down where the program was called with "write"; and the number
+---of rounds that it was called with, at least seven.
+---@param name string of the program
+---@return fun(...), fun(), integer
+function M.begin(name)
+  local lines = { "| | median | middle half |", "|---|---|---|" }
+  local function row(...)
+    lines[#lines + 1] = M.row(...)
+  end
+  local function finish()
+    if arg[2] == "write" then
+      page.fill(name, table.concat(lines, "\n"))
+    end
+  end
+  return row, finish, math.max(7, tonumber(arg[1] or 9))
+end
+
+---A candidate that is another program: it gets the number of calls as its last
+---argument, and says how many microseconds they took.
+---@param command string
+---@return fun(n: integer): number
+function M.program(command)
+  return function(n)
+    local pipe <close> = assert(io.popen(("%s %d"):format(command, n)))
+    return assert(pipe:read("n"), command)
+  end
+end
+
+---Whether this command runs here.
+function M.has(command)
+  return os.execute(command .. " >/dev/null 2>&1") == true
 end
 
 return M

@@ -16,13 +16,7 @@ local fork_map = require "fork_map"
 local page = require "page"
 local rows = require "rows"
 
-local ROUNDS = math.max(7, tonumber(arg[1] or 9))
-
-local lines = { "| | median | middle half |", "|---|---|---|" }
-
-local function row(...)
-  lines[#lines + 1] = rows.row(...)
-end
+local row, finish, ROUNDS = rows.begin "templates.lua"
 
 local function nothing() end
 
@@ -62,16 +56,6 @@ local function servers(k)
   end
 end
 
--- What AnyEvent::Fork says that it took.
-local function perl(at_once)
-  return function(n)
-    local pipe = assert(io.popen(("perl bench/anyevent.pl %d %d"):format(at_once, n)))
-    local time = pipe:read("n")
-    pipe:close()
-    return assert(time, "perl")
-  end
-end
-
 local W8 = {
   { "a fork server in C", servers(1) },
   { "two at once", servers(2) },
@@ -80,9 +64,9 @@ local W8 = {
   { "template:spawn(fn), all, then await all", spawn_all },
   { "template:fork():run(fn), to the channel's end", run_each },
 }
-if os.execute("perl -MAnyEvent::Fork -e1 >/dev/null 2>&1") == true then
-  W8[#W8 + 1] = { "AnyEvent::Fork, one after the other", perl(1) }
-  W8[#W8 + 1] = { "AnyEvent::Fork, four at once", perl(4) }
+if rows.has "perl -MAnyEvent::Fork -e1" then
+  W8[#W8 + 1] = { "AnyEvent::Fork, one after the other", rows.program "perl bench/anyevent.pl 1" }
+  W8[#W8 + 1] = { "AnyEvent::Fork, four at once", rows.program "perl bench/anyevent.pl 4" }
 end
 row("W8, 1,000 processes from a template: speed", ROUNDS, 1000, W8, { figure = rows.speed })
 
@@ -151,6 +135,4 @@ for _, host in ipairs {
   end
 end
 
-if arg[2] == "write" then
-  page.fill("templates.lua", table.concat(lines, "\n"))
-end
+finish()

@@ -5,7 +5,6 @@ local fork_map = require "fork_map"
 local futures = require "support.futures"
 local process = require "support.process"
 local quiet = require "support.quiet"
-local remote = require "fork_map.remote"
 local server = require "fork_map.remote_server"
 local sys = require "specs_core"
 
@@ -49,7 +48,7 @@ local function new_remote(engine)
   f:detach()
   sys.close(there_r)
   sys.close(back_w)
-  return assert(remote.open(engine.loop, { back_r, there_w }))
+  return engine:template { connect = { back_r, there_w } }
 end
 
 -- has_process: calls may die, and be ended; has_options: it takes options of calls;

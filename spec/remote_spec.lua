@@ -6,7 +6,6 @@ local fork_map = require "fork_map"
 local futures = require "support.futures"
 local host_loops = require "support.host_loops"
 local process = require "support.process"
-local remote = require "fork_map.remote"
 local server = require "fork_map.remote_server"
 local sys = require "specs_core"
 local talk = require "fork_map.remote_talk"
@@ -65,7 +64,7 @@ describe("a remote template", function()
   local function open(serving)
     local ends
     ends, f = connect_to(serving or serve)
-    t = assert(remote.open(loop_of(engine), ends))
+    t = engine:template { connect = ends }
     return t
   end
 
@@ -94,10 +93,10 @@ describe("a remote template", function()
 
   it("does what it is told in order, and keeps arguments for run()", function()
     open()
-    assert.is_true(t:require("string", "table"))
-    assert.is_true(t:eval("found = { ... }", 1, "two", { 3 }))
-    assert.is_true(t:eval(fn "found[#found + 1] = ...", "more"))
-    assert.is_true(t:eval([[
+    assert.equal(t, t:require("string", "table"))
+    assert.equal(t, t:eval("found = { ... }", 1, "two", { 3 }))
+    assert.equal(t, t:eval(fn "found[#found + 1] = ...", "more"))
+    assert.equal(t, t:eval([[
       package.loaded.remote_spec_module = {
         sub = { say = function(ch, ...)
           ch:send(found)
@@ -107,8 +106,8 @@ describe("a remote template", function()
         end },
       }
     ]]))
-    assert.is_true(t:send_arg("first", nil))
-    assert.is_true(t:send_arg({ "second" }))
+    assert.equal(t, t:send_arg("first", nil))
+    assert.equal(t, t:send_arg({ "second" }))
     local channel = t:run("remote_spec_module:sub.say", "last")
     assert.equal("closed", t:status())
     assert.same({ 1, "two", { 3 }, "more" }, channel:recv())
@@ -299,22 +298,22 @@ describe("a remote template", function()
   it("refuses what cannot cross, at once", function()
     open()
     local captured = 1
-    local _, text = t:eval(function() return captured end)
-    assert.matches('captures "captured"', text)
-    assert.matches('captures "captured"',
-      futures.misuse(function() t:spawn(function() return captured end) end))
-    _, text = t:send_fd(0)
-    assert.equal("no descriptor can be passed to a template behind connect", text)
-    _, text = t:fork()
-    assert.matches("no descriptor can be passed", text)
+    local function refusal(verb, ...)
+      local args = table.pack(...)
+      return futures.misuse(function() t[verb](t, table.unpack(args)) end)
+    end
+    assert.matches('captures "captured"', refusal("eval", function() return captured end))
+    assert.matches('captures "captured"', refusal("spawn", function() return captured end))
+    assert.matches("no descriptor can be passed to a template behind connect",
+      refusal("send_fd", 0))
+    assert.matches("no descriptor can be passed", refusal("fork"))
     local err = process.failure(t.send_arg, t, 1, { print })
     assert.equal("encode", err.kind)
     assert.equal("arg2[1]", err.path)
     err = process.failure(function() t:spawn("a:b", print):await() end)
     assert.equal("encode", err.kind)
     assert.equal("arg1", err.path)
-    _, text = t:require(1)
-    assert.matches("name of a module", text)
+    assert.matches("name of a module", refusal("require", 1))
     assert.is_true(t:wait())
   end)
 
@@ -430,7 +429,7 @@ describe("a remote template", function()
       end
       return n
     end)
-    t = assert(remote.open(loop_of(engine), ends))
+    t = engine:template { connect = ends }
     t:eval("secret = 1")
     t:spawn("a:b", "secret"):detach()
     engine:step(0.1)
@@ -460,7 +459,7 @@ describe("a remote template", function()
         a = engine:task(function()
           t:wait()
           t:eval("return")
-          t.n_open = t.n_open - 1 -- as if nothing were asked
+          t.remote.n_open = t.remote.n_open - 1 -- as if nothing were asked
           t:wait()
           futures.step_until(engine, function() return t:status() == "failed" end, "the end")
           t:wait()
@@ -478,7 +477,7 @@ describe("a remote template", function()
     local ends
     ends, f = connect_to(serve)
     local reader, writer = fork_map.file(ends[1]), fork_map.file(ends[2], "w")
-    t = assert(remote.open(loop_of(engine), function() return reader, writer end))
+    t = engine:template { connect = function() return reader, writer end }
     assert.is_true(t:wait())
     t:close()
     reader:close()
@@ -493,15 +492,14 @@ describe("a remote template", function()
       engine:step(0)
     end
     core.close_fd(there)
-    t = assert(remote.open(loop_of(engine), { here }))
+    t = engine:template { connect = { here } }
     here:close()
     assert.equal(3, t:spawn(function() return 3 end):await())
   end)
 
   it("says why there is no connection", function()
     local function why(connect)
-      local none, err = remote.open(loop_of(engine), connect)
-      assert.equal(nil, none)
+      local err = process.failure(engine.template, engine, { connect = connect })
       assert.equal("spawn", err.kind)
       return err.message
     end
@@ -535,7 +533,7 @@ describe("a remote template", function()
       engine:step(0)
     end
     close_all(theirs)
-    t = assert(remote.open(loop_of(engine), mine))
+    t = engine:template { connect = mine }
     t:eval("print('to standard error?') x = 5")
     assert.equal(5, t:spawn(fn "return x"):await())
     t:close()
@@ -547,7 +545,7 @@ for _, name in ipairs { "luv", "cqueues", "copas", "tiny" } do
   host_loops.describe(name, function(world, host)
     it("suspends coroutines of the loop that wait for a remote template", function()
       local ends, f = connect_to(serve)
-      local t = assert(remote.open(loop_of(world.engine), ends))
+      local t = world.engine:template { connect = ends }
       local order = {}
       host.go(function()
         local is_ready = t:wait()

@@ -145,14 +145,7 @@ local Completed = {}
 Completed.__index = Completed
 
 -- The next of them settles.
-local SIGNAL = signals.new_verbs(function(cell, known)
-  for _, f in pairs(cell.owner.waiters) do
-    if not f.cell:needs_task(known) then
-      return false
-    end
-  end
-  return true
-end)
+local SIGNAL = signals.new_verbs_of("waiters")
 
 function Completed:__call()
   local state = self.state

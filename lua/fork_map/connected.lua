@@ -3,7 +3,7 @@
 
 local options = require "fork_map.options"
 local remotes = require "fork_map.remote"
-local travel = require "fork_map.travel"
+local talk = require "fork_map.remote_talk"
 
 local M = {}
 
@@ -50,11 +50,15 @@ end
 Connected.__close = Connected.close
 
 function Connected:__prepare(opts)
-  return self.remote:__prepare(options.merge(self.opts, opts))
+  return talk.check_options(options.merge(self.opts, opts))
 end
 
 function Connected:__spawn(...)
-  return self.remote:__spawn(...)
+  local f, text = self.remote:spawn(...)
+  if not f then
+    error("fork_map: " .. text, 0)
+  end
+  return f
 end
 
 function Connected:__get_loop()
@@ -66,11 +70,7 @@ end
 ---@param ... any
 ---@return fork_map.Future
 function Connected:spawn(fn, ...)
-  local kind, text = travel.pack(fn)
-  if not kind then
-    error("fork_map: template:spawn: " .. text, 2)
-  end
-  return self.remote:__spawn(self.call, nil, nil, fn, ...)
+  return (finish("spawn", self.remote:spawn(self.call, nil, nil, fn, ...)))
 end
 
 ---@param loop fork_map.Loop
@@ -83,7 +83,7 @@ function M.open(loop, opts, connect)
   if not remote then
     error(err, 0)
   end
-  local call, text = remote:__prepare(opts)
+  local call, text = talk.check_options(opts)
   if not call then
     remote:close()
     return nil, text

@@ -34,14 +34,9 @@ local FAILURES_MOST = 3
 -- Seconds before the next start after one that failed: doubled with each.
 local PAUSE_FIRST, PAUSE_MOST = 0.01, 5
 
--- Nothing but processes, or time, is waited for.
-local SIGNAL = signals.new_verbs(function()
-  return false
-end)
-
 ---Wait until something that concerns `name` has changed: "room" or "change".
 function Crew:wait(name, is_shielded)
-  signals.wait(self, name, SIGNAL, is_shielded)
+  signals.wait(self, name, signals.OUTSIDE, is_shielded)
 end
 
 -- While calls are open, or workers leave, the loop has something to wait for.

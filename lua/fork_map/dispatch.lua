@@ -31,14 +31,7 @@ local Dispatch = {}
 Dispatch.__index = Dispatch
 
 -- Raised when one of them has ended: tasks alone can do that if they do it to all.
-local CHANGE = signals.new_verbs(function(cell, known)
-  for _, f in pairs(cell.owner.open) do
-    if not f.cell:needs_task(known) then
-      return false
-    end
-  end
-  return true
-end)
+local CHANGE = signals.new_verbs_of("open")
 
 local function new(plan)
   local bound, source = plan.bound, sources.new(plan)

@@ -227,13 +227,29 @@ local function check_opts(opts, schema)
   return checked, text and "fork_map: " .. text
 end
 
--- What a view may have: defaults of calls and of verbs over many items.
-local ITEMS = { executor = executor }
-for _, schema in ipairs { CALL, MAP } do
-  for name, check in pairs(schema) do
-    ITEMS[name] = check
+-- All of these tables in one; the last has its way.
+local function join(...)
+  local all = {}
+  for _, source in ipairs { ... } do
+    for name, value in pairs(source) do
+      all[name] = value
+    end
   end
+  return all
 end
+
+-- Those of which the schema knows, and the others.
+local function take_apart(checked, schema)
+  local known, others = {}, {}
+  for name, value in pairs(checked) do
+    local target = schema[name] and known or others
+    target[name] = value
+  end
+  return known, others
+end
+
+-- What a view may have: defaults of calls and of verbs over many items.
+local ITEMS = join(CALL, MAP, { executor = executor })
 
 ---Check the options of a view.
 ---@param opts fork_map.MapOptions
@@ -251,15 +267,12 @@ function M.check_map(opts)
   return check_opts(opts, ITEMS)
 end
 
-local NURSERY = {
+local NURSERY = join(CALL, {
   on_error = one_of("raise", "keep"),
   deadline = duration,
   max_active = integer(1, 1 << 30),
   executor = executor,
-}
-for name, check in pairs(CALL) do
-  NURSERY[name] = check
-end
+})
 
 ---Check the options of a nursery and of the calls in it.
 ---@param opts fork_map.NurseryOptions
@@ -271,7 +284,7 @@ end
 
 ---For options that are checked elsewhere.
 M.CALL, M.MAP = CALL, MAP
-M.check_opts = check_opts
+M.check_opts, M.join = check_opts, join
 
 -- A program and its arguments.
 local function argv(value)
@@ -302,12 +315,7 @@ end
 
 -- Of a template itself; the others are for the calls that it forks.
 local TEMPLATE = { from = one_of("exec", "fork"), exec = argv, connect = connection }
-local TEMPLATE_ALL = {}
-for _, schema in ipairs { TEMPLATE, CALL } do
-  for name, check in pairs(schema) do
-    TEMPLATE_ALL[name] = check
-  end
-end
+local TEMPLATE_ALL = join(TEMPLATE, CALL)
 
 ---Check the options of a template.
 ---@param opts fork_map.TemplateOptions
@@ -318,11 +326,7 @@ function M.check_template(opts)
   if not checked then
     return nil, text
   end
-  local own, calls = {}, {}
-  for name, value in pairs(checked) do
-    local target = TEMPLATE[name] and own or calls
-    target[name] = value
-  end
+  local own, calls = take_apart(checked, TEMPLATE)
   if (own.exec or own.from) and own.connect then
     return nil, 'fork_map: option "connect" says where the template is: "from" and "exec" do not'
       .. " go with it"
@@ -340,12 +344,7 @@ function M.check_engine(opts)
   return check_opts(opts, ENGINE)
 end
 
-local BOTH = {}
-for _, schema in ipairs { ITEMS, ENGINE } do
-  for name, check in pairs(schema) do
-    BOTH[name] = check
-  end
-end
+local BOTH = join(ITEMS, ENGINE)
 
 ---Check the options of an engine together with the defaults of its calls.
 ---@param opts fork_map.EngineOptions
@@ -363,12 +362,7 @@ end
 ---@return table engine_opts
 ---@return table call_opts
 function M.split(checked)
-  local engine_opts, call_opts = {}, {}
-  for name, value in pairs(checked) do
-    local target = ENGINE[name] and engine_opts or call_opts
-    target[name] = value
-  end
-  return engine_opts, call_opts
+  return take_apart(checked, ENGINE)
 end
 
 ---`opts` over `base`; limits are merged one by one.  Neither is changed.
@@ -376,12 +370,7 @@ end
 ---@param opts table
 ---@return table
 function M.merge(base, opts)
-  local merged = {}
-  for _, source in ipairs { base, opts } do
-    for name, value in pairs(source) do
-      merged[name] = value
-    end
-  end
+  local merged = join(base, opts)
   if base.limits and opts.limits then
     merged.limits = M.merge(base.limits, opts.limits)
   end
@@ -423,13 +412,7 @@ end
 ---@param checked table
 ---@return table
 function M.of_calls(checked)
-  local found = {}
-  for name, value in pairs(checked) do
-    if CALL[name] then
-      found[name] = value
-    end
-  end
-  return found
+  return (take_apart(checked, CALL))
 end
 
 ---An option of calls that is set: for who knows none of them.

@@ -126,11 +126,6 @@ end
 
 -- ---------------------------------------------------------------------- map
 
--- Nothing but the pool's calls is waited for.
-local SIGNAL = signals.new_verbs(function()
-  return false
-end)
-
 -- Calls that are under way at once: enough that no worker waits for the next.
 local function window_of(crew)
   return math.max(2 * crew.max * crew.load, 16)
@@ -184,7 +179,7 @@ local function run_mapping(self, list, n, window)
     if self.n_out == 0 then
       return
     end
-    signals.wait(self, "change", SIGNAL)
+    signals.wait(self, "change", signals.OUTSIDE)
   end
 end
 
@@ -198,7 +193,7 @@ function Mapping:__close()
     f:cancel()
   end
   while self.n_out > 0 do
-    signals.wait(self, "change", SIGNAL, true)
+    signals.wait(self, "change", signals.OUTSIDE, true)
   end
 end
 

@@ -31,7 +31,7 @@ local function template(value)
   return nil, "a template that forks here"
 end
 
-local POOL = {
+local POOL = options.join(options.CALL, {
   template = template,
   min = checks.integer(0, 4096),
   max = checks.count,
@@ -44,11 +44,7 @@ local POOL = {
   init = checks.callback,
   exit = checks.callback,
   on_event = checks.callback,
-}
-for name, check in pairs(options.CALL) do
-  POOL[name] = check
-end
-
+})
 
 local DEFAULTS = {
   min = 0, max = "auto", load = 2, start = 0.1, stop = 10, max_queue = 100000,

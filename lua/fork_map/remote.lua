@@ -345,18 +345,6 @@ function next_call(self)
   end
 end
 
----Check options of calls; see fork_map/executor.lua.
----@param opts table checked
----@return table? call
----@return string? text what is wrong
-function Remote:__prepare(opts) -- luacheck: no self
-  return talk.check_options(opts)
-end
-
-function Remote:__get_loop()
-  return self.loop
-end
-
 local function check_open(self)
   if self.loop:is_stale() then
     error(loops.new_stale_error(), 0)
@@ -365,41 +353,25 @@ local function check_open(self)
   end
 end
 
-local function begin(self, kind, code, call, scope, index, ...)
+---Begin a call of `fn(...)` in a process forked off the template.
+---@param call table what check_options() gave
+---@param scope table? the nursery's
+---@param index integer? of an item
+---@param fn function|string "module:function", or a function that captures only _ENV
+---@param ... any
+---@return fork_map.Future?
+---@return string? text why the function cannot travel
+function Remote:spawn(call, scope, index, fn, ...)
+  local kind, code = travel.pack(fn)
+  if not kind then
+    return nil, code
+  end
   check_open(self)
   self.loop:check_open()
   local cell = cells.new(self.loop, "remote", CALL)
   cell.remote, cell.opts, cell.index = self, call, index
   cell.kind_of_code, cell.code = kind, code
   return futures.call(cell, scope, ...)
-end
-
----Begin a call; see fork_map/executor.lua.  Raises what cannot travel.
----@param call table what __prepare() gave
----@param scope table? the nursery's
----@param index integer? of an item
----@param fn function|string
----@return fork_map.Future
-function Remote:__spawn(call, scope, index, fn, ...)
-  local kind, code = travel.pack(fn)
-  if not kind then
-    error("fork_map: " .. code, 0)
-  end
-  return begin(self, kind, code, call, scope, index, ...)
-end
-
-local PLAIN = {}
-
----A future of `fn(...)`, which is run in a process forked off the template.
----@param fn function|string "module:function", or a function that captures only _ENV
----@param ... any
----@return fork_map.Future
-function Remote:spawn(fn, ...)
-  local kind, code = travel.pack(fn)
-  if not kind then
-    error("fork_map: template:spawn: " .. code, 2)
-  end
-  return begin(self, kind, code, PLAIN, nil, nil, ...)
 end
 
 -- ----------------------------------------------------------------- commands

@@ -15,6 +15,26 @@ function M.new_verbs(needs_task)
   return { is_signal = true, needs_task = needs_task }
 end
 
+---Of a signal that only tasks can raise if they do so to all futures in this field of
+---its owner.
+---@param field string
+---@return table verbs
+function M.new_verbs_of(field)
+  return M.new_verbs(function(cell, known)
+    for _, f in pairs(cell.owner[field]) do
+      if not f.cell:needs_task(known) then
+        return false
+      end
+    end
+    return true
+  end)
+end
+
+---Of a signal that processes, or time, can raise.
+M.OUTSIDE = M.new_verbs(function()
+  return false
+end)
+
 ---Wait until `name` of the owner is raised, together with all that wait for it.
 ---@param owner table its `loop` is where
 ---@param name string

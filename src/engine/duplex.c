@@ -413,21 +413,12 @@ static int spawn(fm_engine *engine, const struct fm_job_opts *opts,
 {
     int rc;
 
-    if (!fm__engine_is_ours(engine) || engine->closed)
-        return FM_ECLOSED;
-    if (opts && (fm_job_opts_error(opts) || opts->retries > 0))
+    if (opts && opts->retries > 0)
         return -EINVAL;
     rc = new_duplex(&work->duplex);
     if (rc < 0)
         return rc;
-    rc = fm__engine_enter(engine) ? 0 : FM_EBUSY;
-    if (rc == 0) {
-        rc = fm__spawn(engine, opts, work, ret_future);
-        if (rc < 0)
-            fm__engine_exit(engine);
-        else
-            fm__engine_leave(engine);
-    }
+    rc = fm__host_spawn(engine, opts, work, ret_future);
     if (rc < 0)
         fm__duplex_free(work->duplex);
     return rc;
@@ -438,7 +429,7 @@ int fm__spawn_duplex(fm_engine *engine, const struct fm_job_opts *opts,
 {
     struct fm__work work = {.fn = fn, .ud = ud};
 
-    return fn ? spawn(engine, opts, &work, ret_future) : -EINVAL;
+    return spawn(engine, opts, &work, ret_future);
 }
 
 int fm__template_spawn_duplex(fm_template *template,

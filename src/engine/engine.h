@@ -262,6 +262,9 @@ struct fm__work {
 /* On failure `work->socket` is still the caller's. */
 int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
               const struct fm__work *work, fm_future **ret_future);
+/* The same for a host that calls: it is checked, and the engine entered. */
+int fm__host_spawn(fm_engine *engine, const struct fm_job_opts *opts,
+                   const struct fm__work *work, fm_future **ret_future);
 /* Let go of what of it is the future's. */
 void fm__work_done(fm_future *future);
 

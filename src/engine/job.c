@@ -227,22 +227,29 @@ int fm__spawn(fm_engine *engine, const struct fm_job_opts *opts,
     return 0;
 }
 
-int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
-             void *ud, fm_future **ret_future)
+int fm__host_spawn(fm_engine *engine, const struct fm_job_opts *opts,
+                   const struct fm__work *work, fm_future **ret_future)
 {
-    const struct fm__work work = {.fn = fn, .ud = ud};
     int rc;
 
     if (!fm__engine_is_ours(engine) || engine->closed)
         return FM_ECLOSED;
-    if (!fn || (opts && fm_job_opts_error(opts)))
+    if ((!work->fn && !work->errand) || (opts && fm_job_opts_error(opts)))
         return -EINVAL;
     if (!fm__engine_enter(engine))
         return FM_EBUSY;
-    rc = fm__spawn(engine, opts, &work, ret_future);
+    rc = fm__spawn(engine, opts, work, ret_future);
     if (rc < 0)
         fm__engine_exit(engine);
     else
         fm__engine_leave(engine);
     return rc;
+}
+
+int fm_spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn,
+             void *ud, fm_future **ret_future)
+{
+    const struct fm__work work = {.fn = fn, .ud = ud};
+
+    return fm__host_spawn(engine, opts, &work, ret_future);
 }

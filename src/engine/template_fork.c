@@ -360,20 +360,7 @@ void fm__template_refuse(fm_template *template, fm_future *future)
 int fm__template_spawn(fm_template *template, const struct fm_job_opts *opts,
                        const struct fm__errand *errand, fm_future **ret_future)
 {
-    fm_engine *engine = template->engine;
-    struct fm__work work = {.origin = template, .errand = errand};
-    int rc;
+    const struct fm__work work = {.origin = template, .errand = errand};
 
-    if (!fm__engine_is_ours(engine) || engine->closed)
-        return FM_ECLOSED;
-    if (opts && fm_job_opts_error(opts))
-        return -EINVAL;
-    if (!fm__engine_enter(engine))
-        return FM_EBUSY;
-    rc = fm__spawn(engine, opts, &work, ret_future);
-    if (rc < 0)
-        fm__engine_exit(engine);
-    else
-        fm__engine_leave(engine);
-    return rc;
+    return fm__host_spawn(template->engine, opts, &work, ret_future);
 }

@@ -195,15 +195,11 @@ void fmL_call_free_all(lua_State *L, struct fmL_engine *box);
 int fmL_call_start(lua_State *L, struct fmL_call *call, int options, int first,
                    struct fmL_future *listener, fm_future **ret_future);
 
-/* The same for a process forked off a template, where the errand is run.
- * [-0, +0, m] */
-struct fmL_sending {
-    fm_template *template;
-    const struct fm__errand *errand;
-};
+/* The same for a process forked off a template, where the errand is run; the
+ * future is `listener`'s.  [-0, +0, m] */
 int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
-                  const struct fmL_sending *sending,
-                  struct fmL_future *listener, fm_future **ret_future);
+                  fm_template *template, const struct fm__errand *errand,
+                  struct fmL_future *listener);
 
 /* Make the record that of a snapshot, which runs the function on the top of the
  * stack, without arguments, by fmL_run_job(): its options are in `*ret_job`,

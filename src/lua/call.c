@@ -257,25 +257,25 @@ static int call_spawn(struct fmL_call *call, const struct fm_job_opts *job,
     return rc;
 }
 
-static int call_send(struct fmL_call *call, const struct fmL_sending *sending,
-                     const struct fm_job_opts *job, fm_future **ret_future)
+static int call_send(struct fmL_call *call, fm_template *template,
+                     const struct fm_job_opts *job,
+                     const struct fm__errand *errand, fm_future **ret_future)
 {
     int rc;
 
     if (!call->is_duplex)
-        return fm__template_spawn(sending->template, job, sending->errand,
-                                  ret_future);
-    rc = fm__template_spawn_duplex(sending->template, job, sending->errand,
-                                   ret_future);
+        return fm__template_spawn(template, job, errand, ret_future);
+    rc = fm__template_spawn_duplex(template, job, errand, ret_future);
     if (rc == 0)
         fm__duplex_on_news(*ret_future, call_news, call);
     return rc;
 }
 
 int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
-                  const struct fmL_sending *sending,
-                  struct fmL_future *listener, fm_future **ret_future)
+                  fm_template *template, const struct fm__errand *errand,
+                  struct fmL_future *listener)
 {
+    fm_future **future = &listener->future;
     struct fm_job_opts job;
     int rc;
 
@@ -284,11 +284,11 @@ int fmL_call_send(lua_State *L, struct fmL_call *call, int options,
     job = call->options->job;
     job.on_line = call_line;
     job.on_line_ud = call;
-    rc = call_send(call, sending, &job, ret_future);
+    rc = call_send(call, template, &job, errand, future);
     if (rc < 0)
         fmL_call_retire(call);
     else
-        (void)fm_future_on_settle(*ret_future, call_settled, call);
+        (void)fm_future_on_settle(*future, call_settled, call);
     return rc;
 }
 

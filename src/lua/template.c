@@ -197,7 +197,6 @@ static int l_template_spawn(lua_State *L)
     const struct template_box *box = check_box(L, 1);
     struct fmL_future *handle;
     struct fm__errand errand;
-    const struct fmL_sending sending = {box->template, &errand};
     struct fmL_call *call;
     lua_State *previous;
     bool is_duplex = lua_toboolean(L, 6);
@@ -218,7 +217,7 @@ static int l_template_spawn(lua_State *L)
     handle->told.stays = is_duplex;
     lua_settop(L, 8); /* cells */
     previous = fmL_enter(L, box->engine);
-    rc = fmL_call_send(L, call, 2, &sending, handle, &handle->future);
+    rc = fmL_call_send(L, call, 2, box->template, &errand, handle);
     fmL_leave(box->engine, previous);
     if (rc < 0) {
         lua_pushnil(L);

@@ -234,13 +234,10 @@ int fm__fd_adopt(int fd)
     return fd;
 }
 
-int fm__fd_pipe(int ret_fds[2], int flags)
+int fm__fd_adopt_pair(const int fds[2], int ret_fds[2])
 {
-    int fds[2];
     int a, b;
 
-    if (fm__sys.pipe2(fds, flags | O_CLOEXEC) < 0)
-        return -errno;
     a = fm__fd_adopt(fds[0]);
     if (a < 0) {
         (void)fm__sys.close(fds[1]);
@@ -254,6 +251,15 @@ int fm__fd_pipe(int ret_fds[2], int flags)
     ret_fds[0] = a;
     ret_fds[1] = b;
     return 0;
+}
+
+int fm__fd_pipe(int ret_fds[2], int flags)
+{
+    int fds[2];
+
+    if (fm__sys.pipe2(fds, flags | O_CLOEXEC) < 0)
+        return -errno;
+    return fm__fd_adopt_pair(fds, ret_fds);
 }
 
 void fm__fd_close(int *fd)

@@ -43,6 +43,9 @@ static inline int fm__fd_take(int fd)
  * which the kernel calls an invalid argument.  Not registered. */
 int fm__fd_copy(int fd, int lowest);
 
+/* The same of two: both, or none is left open.  0 or -errno. */
+int fm__fd_adopt_pair(const int fds[2], int ret_fds[2]);
+
 /* A pipe, both ends adopted.  `flags` beside O_CLOEXEC.  0 or -errno. */
 int fm__fd_pipe(int ret_fds[2], int flags);
 

@@ -31,23 +31,10 @@ union control {
 int fm__socket_pair(int ret_fds[2], int type)
 {
     int fds[2];
-    int a, b;
 
     if (fm__sys.socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) < 0)
         return -errno;
-    a = fm__fd_adopt(fds[0]);
-    if (a < 0) {
-        (void)fm__sys.close(fds[1]);
-        return a;
-    }
-    b = fm__fd_adopt(fds[1]);
-    if (b < 0) {
-        fm__fd_close(&a);
-        return b;
-    }
-    ret_fds[0] = a;
-    ret_fds[1] = b;
-    return 0;
+    return fm__fd_adopt_pair(fds, ret_fds);
 }
 
 static bool is_empty(const struct iovec *parts, int n_parts)
