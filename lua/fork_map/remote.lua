@@ -416,12 +416,7 @@ end
 ---@param ... any what it is called with
 function Remote:eval(code, ...)
   check_open(self)
-  if type(code) == "string" then
-    return command_with(self, "eval", "source", code, ...)
-  elseif type(code) ~= "function" then
-    return nil, ("source text or a function is expected, not a %s"):format(type(code))
-  end
-  local kind, text = travel.pack(code)
+  local kind, text = travel.pack_code(code)
   if not kind then
     return nil, text
   end

@@ -37,16 +37,8 @@ end
 
 -- The function of code that was sent.
 local function find_function(kind, code)
-  local fn, text
-  if kind == "source" then
-    fn, text = load(code, "=eval", "t")
-  else
-    fn, text = travel.unpack(kind, code)
-  end
-  if not fn then
-    error(text, 0)
-  end
-  return fn
+  local fn, problem = travel.unpack_code(kind, code)
+  return fn or error(problem, 0)
 end
 
 local function is_code(kind, code)

@@ -38,19 +38,7 @@ local function find_function(kind, text)
   if kind == "known" then
     return known[text]
   end
-  local fn, problem = travel.unpack(kind, text)
-  if not fn then
-    error(problem, 0)
-  end
-  return fn
-end
-
--- Source text or a function.
-local function find_code(kind, text)
-  if kind ~= "source" then
-    return find_function(kind, text)
-  end
-  local fn, problem = load(text, "=(eval)", "t")
+  local fn, problem = travel.unpack_code(kind, text)
   return fn or error(problem, 0)
 end
 
@@ -69,7 +57,7 @@ commands[M.COMMANDS.require] = function(_, ...)
 end
 
 commands[M.COMMANDS.eval] = function(_, kind, text, ...)
-  find_code(kind, text)(...)
+  find_function(kind, text)(...)
 end
 
 commands[M.COMMANDS.arg] = function(_, ...)

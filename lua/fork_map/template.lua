@@ -196,16 +196,6 @@ function Template:require(...)
   return command(self, COMMANDS.require, encode(0, ...))
 end
 
-local function pack_code(code)
-  if type(code) == "string" then
-    local fn, problem = load(code, "=(eval)", "t")
-    return fn and "source", fn and code or problem
-  elseif type(code) == "function" then
-    return travel.pack(code)
-  end
-  return nil, ("source text or a function is expected, not a %s"):format(type(code))
-end
-
 ---Run this code there, with the further arguments as its `...`: source text, or a
 ---function that captures nothing but _ENV.  What it returns is dropped.
 ---@param code string|function
@@ -213,7 +203,7 @@ end
 ---@return fork_map.Template self
 function Template:eval(code, ...)
   check(self, "eval")
-  local kind, text = pack_code(code)
+  local kind, text = travel.pack_code(code)
   if not kind then
     error("fork_map: template:eval: " .. text, 2)
   end
@@ -275,11 +265,7 @@ end
 function Template:fork()
   check(self, "fork")
   check_use(self)
-  local copy = new(self.loop, self.opts, self.call, core.template_fork, self.core, JOBS.serve, "")
-  for text, number in pairs(self.known) do
-    copy.known[text] = number
-  end
-  return copy
+  return M.new_forked(self.loop, self.opts, self.call, self)
 end
 
 ---Have `module:function` take the process over: it gets a channel, then what was sent,
@@ -338,7 +324,6 @@ local JOB = {
   end,
 }
 
--- As the executors of this library; see fork_map/executor.lua.
 -- Code that is sent again is loaded there once, and then called by a number.  What is
 -- required is not, as modules may do what they like when they are loaded.
 local function abbreviate(self, kind, text)
@@ -476,6 +461,8 @@ end
 
 -- ------------------------------------------------------------------ executor
 
+-- As the executors of this library; see fork_map/executor.lua.
+
 ---What calls are made with, or nil and what is wrong.
 function M.new_call(opts)
   local prepared, text = options.prepare(opts)
@@ -538,7 +525,11 @@ end
 ---One forked off another, as that is when it has done what it was told.
 ---@return fork_map.Template
 function M.new_forked(loop, opts, call, base)
-  return new(loop, opts, call, core.template_fork, base.core, JOBS.serve, "")
+  local self = new(loop, opts, call, core.template_fork, base.core, JOBS.serve, "")
+  for text, number in pairs(base.known) do
+    self.known[text] = number
+  end
+  return self
 end
 
 return M

@@ -152,4 +152,30 @@ function M.unpack(kind, text)
   return nil, ("a function cannot come as %s"):format(tostring(kind))
 end
 
+---What is sent for code that is to be run: source text, or a function as by pack().
+---@param code function|string
+---@return "source"|"name"|"dump"|nil kind
+---@return string text or why it cannot be sent
+function M.pack_code(code)
+  if type(code) == "string" then
+    local fn, problem = load(code, "=(eval)", "t")
+    return fn and "source", fn and code or problem
+  elseif type(code) == "function" then
+    return pack_function(code)
+  end
+  return nil, ("source text or a function is expected, not a %s"):format(type(code))
+end
+
+---The code as a function, in the process that it was sent to.
+---@param kind string
+---@param text string
+---@return function?
+---@return string? problem
+function M.unpack_code(kind, text)
+  if kind == "source" then
+    return load(text, "=(eval)", "t")
+  end
+  return M.unpack(kind, text)
+end
+
 return M
