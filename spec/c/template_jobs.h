@@ -4,7 +4,6 @@
 #define SPEC_C_TEMPLATE_JOBS_H
 
 #include "jobs.h"
-#include "served.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +17,11 @@
 #include "engine/duplex.h"
 #include "engine/template.h"
 #include "os/clock.h"
-#include "os/fds.h"
 #include "os/sys.h"
 
 #ifdef FM_TEMPLATES
+
+#include "served.h"
 
 enum {
     SAY_PIDS = 1,
@@ -38,8 +38,6 @@ enum {
 };
 
 /* ---------------------------------------------------------- in the template */
-
-static const struct fm__server_calls server_calls;
 
 static int n_called;
 
@@ -74,7 +72,7 @@ static int __attribute__((unused)) do_job(fm_child *child, void *ud)
     case EXIT_3:
         _exit(3);
     case SERVE:
-        return fm__serve(fm__child_get_socket(child), &server_calls);
+        return serve(child, NULL);
     case COUNT_FDS:
         return write_int(child, count_fds());
     default:
@@ -151,24 +149,7 @@ do_call(struct fm__server *server, const struct fm__errand *errand,
 static const struct fm__server_calls server_calls = {.job = do_job,
                                                      .call = do_call};
 
-static int __attribute__((unused)) serve(fm_child *child, void *ud)
-{
-    (void)ud;
-    return fm__serve(fm__child_get_socket(child), &server_calls);
-}
-
-/* As an executed program: begins before main. */
-static void __attribute__((unused)) __attribute__((constructor))
-serve_if_asked(void)
-{
-    int fd = find_served_fd();
-
-    if (fd >= 0)
-        _exit(fm__serve(fm__fd_adopt(fd), &server_calls) < 0);
-}
-
-/* --------------------------------------------------------------- in the host
- */
+/* ------------------------------------------------------------- in the host */
 
 static __attribute__((unused)) fm_template *new_template(fm_engine *engine)
 {
@@ -181,9 +162,7 @@ static __attribute__((unused)) fm_template *new_template(fm_engine *engine)
 
 static __attribute__((unused)) fm_template *exec_template(fm_engine *engine)
 {
-    static char path[] = "/proc/self/exe", option[] = "--serve";
-    char *argv[] = {path, option, NULL};
-    struct fm__template_opts opts = {.argv = argv};
+    struct fm__template_opts opts = {.argv = served_argv};
     fm_template *template = NULL;
 
     CHECK_INT(fm__template_new(engine, &opts, &template), 0);
@@ -196,6 +175,28 @@ static void __attribute__((unused)) let_go(fm_template *template)
     fm__template_unref(template);
 }
 
+/* A template with an engine of its own. */
+static __attribute__((unused)) fm_template *begin(void)
+{
+    return new_template(new_engine());
+}
+
+/* Both are let go, and the template is not closed first. */
+static void __attribute__((unused)) drop(fm_template *template)
+{
+    fm_engine *engine = template->engine;
+
+    fm__template_unref(template);
+    fm_engine_free(engine);
+}
+
+/* Both, as it should be: the template is closed first. */
+static void __attribute__((unused)) end(fm_template *template)
+{
+    fm__template_close(template, FM__NS_PER_S);
+    drop(template);
+}
+
 static fm_future *__attribute__((unused))
 ask(fm_template *template, uint32_t kind, const void *data, size_t len)
 {
@@ -206,11 +207,10 @@ ask(fm_template *template, uint32_t kind, const void *data, size_t len)
     return future;
 }
 
-static void __attribute__((unused))
-settle(fm_engine *engine, fm_template *template)
+static void __attribute__((unused)) settle(fm_template *template)
 {
     while (!fm__template_is_settled(template))
-        (void)fm__engine_rest(engine, FM__NS_PER_S);
+        (void)fm__engine_rest(template->engine, FM__NS_PER_S);
 }
 
 static void __attribute__((unused)) call(fm_template *template, uint32_t kind)
@@ -240,8 +240,39 @@ static void __attribute__((unused)) kill_unheard(pid_t pid)
     CHECK_INT(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
 }
 
+/* What comes of a job of it; the future is let go. */
 static void __attribute__((unused))
-check_echo(fm_engine *engine, fm_template *template, size_t len)
+check_kind(fm_template *template, fm_future *future, enum fm_kind kind)
+{
+    CHECK_INT(wait_for(template->engine, future)->kind, kind);
+    fm_future_unref(future);
+}
+
+/* It forks nothing now, for this reason. */
+static void __attribute__((unused))
+check_does_not_fork(fm_template *template, int error_code)
+{
+    fm_future *future = ask(template, ECHO, "x", 1);
+    const struct fm_outcome *outcome = wait_for(template->engine, future);
+
+    CHECK_INT(outcome->kind, FM_SPAWN);
+    CHECK_INT(outcome->error_code, error_code);
+    fm_future_unref(future);
+}
+
+/* The job was not forked, for the template was killed. */
+static void __attribute__((unused))
+check_is_told_of_the_kill(fm_template *template, fm_future *future)
+{
+    const struct fm_outcome *outcome = wait_for(template->engine, future);
+
+    CHECK_INT(outcome->kind, FM_SPAWN);
+    CHECK(strstr(outcome->message, "SIGKILL") != NULL);
+    fm_future_unref(future);
+}
+
+static void __attribute__((unused))
+check_echo(fm_template *template, size_t len)
 {
     char *data = malloc(len + 1);
     const struct fm_outcome *outcome;
@@ -249,7 +280,7 @@ check_echo(fm_engine *engine, fm_template *template, size_t len)
 
     memset(data, 'e', len + 1);
     future = ask(template, ECHO, data, len);
-    outcome = wait_for(engine, future);
+    outcome = wait_for(template->engine, future);
     CHECK_INT(outcome->kind, FM_VALUE);
     CHECK_INT(outcome->len, len);
     CHECK(len == 0 || memcmp(outcome->data, data, len) == 0);
@@ -257,14 +288,12 @@ check_echo(fm_engine *engine, fm_template *template, size_t len)
     free(data);
 }
 
-static void __attribute__((unused))
-check_pids(fm_engine *engine, fm_template *template)
+static void __attribute__((unused)) check_pids(fm_template *template)
 {
-    const struct fm_outcome *outcome;
     fm_future *future = ask(template, SAY_PIDS, NULL, 0);
+    const struct fm_outcome *outcome = wait_for(template->engine, future);
     int64_t says[2];
 
-    outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_VALUE);
     CHECK_INT(outcome->len, sizeof says);
     memcpy(says, outcome->data, sizeof says);

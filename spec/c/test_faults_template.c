@@ -8,7 +8,6 @@
 #include "engine/duplex.h"
 #include "engine/template.h"
 #include "os/clock.h"
-#include "os/fds.h"
 
 enum { ECHO = 1, SERVE };
 
@@ -17,14 +16,12 @@ enum { ECHO = 1, SERVE };
 
 /* ---------------------------------------------------------- in the template */
 
-static const struct fm__server_calls server_calls;
-
 static int do_job(fm_child *child, void *ud)
 {
     const struct fm__errand *errand = ud;
 
     if (errand->kind == SERVE)
-        return fm__serve(fm__child_get_socket(child), &server_calls);
+        return serve(child, NULL);
     return fm_child_write(child, errand->data, errand->len);
 }
 
@@ -41,21 +38,6 @@ static int do_call(struct fm__server *server, const struct fm__errand *errand,
 
 static const struct fm__server_calls server_calls = {.job = do_job,
                                                      .call = do_call};
-
-static int serve(fm_child *child, void *ud)
-{
-    (void)ud;
-    return fm__serve(fm__child_get_socket(child), &server_calls);
-}
-
-/* As an executed program: begins before main. */
-static void __attribute__((constructor)) serve_if_asked(void)
-{
-    int fd = find_served_fd();
-
-    if (fd >= 0)
-        _exit(fm__serve(fm__fd_adopt(fd), &server_calls) < 0);
-}
 
 /* ------------------------------------------------------------- in the host */
 
@@ -212,9 +194,7 @@ static void run_forked(const struct scenario *scenario, bool is_faultless)
 
 static void run_executed(const struct scenario *scenario, bool is_faultless)
 {
-    static char path[] = "/proc/self/exe", option[] = "--serve";
-    char *argv[] = {path, option, NULL};
-    const struct fm__template_opts opts = {.argv = argv};
+    const struct fm__template_opts opts = {.argv = served_argv};
 
     run_template(scenario, &opts, is_faultless);
 }

@@ -12,40 +12,31 @@ TEST(letting_go_of_no_template_is_a_no_op)
 TEST(a_template_is_forked_off_a_template)
 {
     struct fm__errand errand = {.kind = SERVE};
-    fm_engine *engine = new_engine();
-    fm_template *first = new_template(engine);
+    fm_template *first = begin();
     struct fm__template_opts opts = {.from = first, .errand = &errand};
     fm_template *second = NULL;
 
     call(first, ECHO);
-    CHECK_INT(fm__template_new(engine, &opts, &second), 0);
-    check_pids(engine, second);
+    CHECK_INT(fm__template_new(first->engine, &opts, &second), 0);
+    check_pids(second);
     let_go(first);
-    check_pids(engine, second);
-    let_go(second);
-    fm_engine_free(engine);
+    check_pids(second);
+    end(second);
 }
 
 TEST(a_template_with_a_second_thread_does_not_fork)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
-    fm_future *future;
+    fm_template *template = begin();
 
     call(template, SLEEP);
-    future = ask(template, ECHO, "x", 1);
-    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
-    CHECK_INT(fm_future_get_outcome(future)->error_code, FM_ETHREADS);
-    fm_future_unref(future);
-    let_go(template);
-    fm_engine_free(engine);
+    check_does_not_fork(template, FM_ETHREADS);
+    end(template);
 }
 
 TEST(descriptors_are_passed_and_none_is_left)
 {
     struct fm__errand errand = {.kind = SUM_FDS};
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     char bytes[16];
     int fds[2], many[20];
 
@@ -54,12 +45,11 @@ TEST(descriptors_are_passed_and_none_is_left)
         many[i] = fds[1];
     CHECK_INT(fm__template_call(template, &errand, many, 15), 0);
     CHECK_INT(fm__template_call(template, &errand, many, 16), -EINVAL);
-    settle(engine, template);
+    settle(template);
     CHECK_INT(read(fds[0], bytes, sizeof bytes), 15);
     close(fds[0]);
     close(fds[1]);
-    let_go(template);
-    fm_engine_free(engine);
+    end(template);
 }
 
 TEST(templates_do_not_count_among_the_children)
@@ -72,7 +62,7 @@ TEST(templates_do_not_count_among_the_children)
     for (int i = 0; i < 4; i++)
         templates[i] = new_template(engine);
     for (int i = 0; i < 4; i++)
-        check_pids(engine, templates[i]);
+        check_pids(templates[i]);
     for (int i = 0; i < 4; i++)
         let_go(templates[i]);
     fm_engine_free(engine);
@@ -80,16 +70,15 @@ TEST(templates_do_not_count_among_the_children)
 
 TEST(a_job_that_could_not_be_forked_costs_none_of_the_next_ones)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     const struct fm_outcome *outcome;
     char data[5000] = "", expected[128];
     fm_future *future;
 
-    check_echo(engine, template, sizeof data);
+    check_echo(template, sizeof data);
     call(template, BREAK_MMAP);
     future = ask(template, ECHO, data, sizeof data);
-    outcome = wait_for(engine, future);
+    outcome = wait_for(template->engine, future);
     CHECK_INT(outcome->kind, FM_SPAWN);
     CHECK_INT(outcome->error_code, -ENOMEM);
     (void)snprintf(expected, sizeof expected,
@@ -98,139 +87,111 @@ TEST(a_job_that_could_not_be_forked_costs_none_of_the_next_ones)
     CHECK(strcmp(outcome->message, expected) == 0);
     fm_future_unref(future);
     for (int i = 0; i < 20; i++)
-        check_echo(engine, template, sizeof data);
+        check_echo(template, sizeof data);
     CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_READY);
-    let_go(template);
-    fm_engine_free(engine);
+    end(template);
 }
 
 TEST(a_template_without_room_for_descriptors_says_so_and_goes_on)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
-    fm_future *future;
+    fm_template *template = begin();
 
     call(template, LIMIT_FDS);
-    future = ask(template, ECHO, "x", 1);
-    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
-    CHECK_INT(fm_future_get_outcome(future)->error_code, -EMFILE);
-    fm_future_unref(future);
+    check_does_not_fork(template, -EMFILE);
     call(template, UNLIMIT_FDS);
-    check_echo(engine, template, 5000);
-    let_go(template);
-    fm_engine_free(engine);
+    check_echo(template, 5000);
+    end(template);
 }
 
 TEST(what_is_told_to_a_dead_template_counts_as_not_carried_out)
 {
     struct fm__errand errand = {.kind = ECHO};
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     fm_future *future;
 
-    settle(engine, template);
+    settle(template);
     kill_unheard(fm__template_get_pid(template));
     CHECK_INT(fm__template_call(template, &errand, NULL, 0), 0);
     CHECK(!fm__template_is_settled(template));
     future = ask(template, ECHO, "x", 1);
-    settle(engine, template);
+    settle(template);
     CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_FAILED);
     CHECK_INT(fm__template_get_failure(template)->signal, SIGKILL);
-    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
-    CHECK(strstr(fm_future_get_outcome(future)->message, "SIGKILL") != NULL);
-    fm_future_unref(future);
-    fm__template_unref(template);
-    fm_engine_free(engine);
+    check_is_told_of_the_kill(template, future);
+    drop(template);
 }
 
 TEST(a_job_that_is_asked_of_a_dead_template_is_told_of_its_death)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
-    fm_future *future;
+    fm_template *template = begin();
 
-    settle(engine, template);
+    settle(template);
     kill_unheard(fm__template_get_pid(template));
-    future = ask(template, ECHO, "x", 1);
-    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
-    CHECK(strstr(fm_future_get_outcome(future)->message, "SIGKILL") != NULL);
-    fm_future_unref(future);
-    fm__template_unref(template);
-    fm_engine_free(engine);
+    check_is_told_of_the_kill(template, ask(template, ECHO, "x", 1));
+    drop(template);
 }
 
 TEST(a_job_that_is_asked_for_and_times_out_settles_without_a_signal)
 {
     struct fm__errand errand = {.kind = SLEEP};
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     fm_future *future;
 
-    settle(engine, template);
+    settle(template);
     CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
     CHECK_INT(fm__template_spawn_duplex(template, NULL, &errand, &future), 0);
-    (void)fm_engine_step(engine, 0);
+    (void)fm_engine_step(template->engine, 0);
     CHECK_INT(fm_future_get_state(future), FM_STARTING);
     CHECK_INT(fm__duplex_stop(future, FM_TIMEOUT, 0), 1);
-    CHECK_INT(wait_for(engine, future)->kind, FM_CANCELLED);
+    check_kind(template, future, FM_CANCELLED);
     CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
-    fm_future_unref(future);
-    let_go(template);
-    fm_engine_free(engine);
+    end(template);
 }
 
 TEST(what_a_template_has_answered_counts_though_it_has_not_read_all)
 {
     struct fm__errand errand = {.kind = SERVE, .is_last = true};
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
 
-    settle(engine, template);
+    settle(template);
     CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
     CHECK_INT(fm__template_call(template, &errand, NULL, 0), 0);
     CHECK_INT(send(template->fd, "?", 1, 0), 1);
     CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
-    settle(engine, template);
+    settle(template);
     CHECK_INT(fm__template_get_state(template), FM__TEMPLATE_AWAY);
-    let_go(template);
-    fm_engine_free(engine);
+    end(template);
 }
 
 TEST(a_job_whose_child_dies_with_its_template_at_the_gate_is_closed)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     struct pollfd reply = {.events = POLLIN};
     fm_future *future;
 
-    settle(engine, template);
+    settle(template);
     future = ask(template, ECHO, "x", 1);
     reply.fd = template->fd;
     CHECK_INT(poll(&reply, 1, -1), 1);
     fm__template_close(template, 0);
-    CHECK_INT(wait_for(engine, future)->kind, FM_CLOSED);
-    fm_future_unref(future);
-    fm__template_unref(template);
-    fm_engine_free(engine);
+    check_kind(template, future, FM_CLOSED);
+    drop(template);
 }
 
 TEST(a_job_that_was_forked_outlives_a_template_that_is_closed_unheard)
 {
-    fm_engine *engine = new_engine();
-    fm_template *template = new_template(engine);
+    fm_template *template = begin();
     fm_future *future;
     siginfo_t info;
 
-    settle(engine, template);
+    settle(template);
     future = ask(template, ECHO, "x", 1);
     fm__template_close(template, FM__NS_PER_S);
     CHECK_INT(waitid(P_PID, (id_t)fm__template_get_pid(template), &info,
                      WEXITED | WNOWAIT),
               0);
-    CHECK_INT(wait_for(engine, future)->kind, FM_VALUE);
-    fm_future_unref(future);
-    fm__template_unref(template);
-    fm_engine_free(engine);
+    check_kind(template, future, FM_VALUE);
+    drop(template);
 }
 
 TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
@@ -257,9 +218,8 @@ TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
         }
     }
     CHECK_INT(template->n_channels, N);
-    check_echo(engine, template, 10);
-    let_go(template);
-    fm_engine_free(engine);
+    check_echo(template, 10);
+    end(template);
 }
 
 /* ---------------------------------------------------- one that is not honest
@@ -287,13 +247,9 @@ static void check_liar(fm_engine *engine, pid_t named)
 {
     struct fm__template_opts opts = {.fn = lie, .ud = &named};
     fm_template *template = NULL;
-    fm_future *future;
 
     CHECK_INT(fm__template_new(engine, &opts, &template), 0);
-    future = ask(template, ECHO, "x", 1);
-    CHECK_INT(wait_for(engine, future)->kind, FM_SPAWN);
-    CHECK_INT(fm_future_get_outcome(future)->error_code, FM_EPROTOCOL);
-    fm_future_unref(future);
+    check_does_not_fork(template, FM_EPROTOCOL);
     let_go(template);
 }
 
