@@ -58,38 +58,67 @@ static void watch(fm_engine *engine, struct seen *seen, unsigned events)
     CHECK_INT(fm__watcher_add(engine, &seen->watcher, seen->fds[0], events), 0);
 }
 
-TEST(a_step_calls_the_watcher_of_a_ready_descriptor)
+/* An engine, and one that watches. */
+static fm_engine *begin(struct seen *seen, unsigned events)
 {
     fm_engine *engine = new_engine();
-    struct seen seen;
 
-    open_pair(&seen);
-    watch(engine, &seen, FM__POLL_IN);
+    open_pair(seen);
+    watch(engine, seen, events);
+    return engine;
+}
+
+static void end(fm_engine *engine, struct seen *seen)
+{
+    fm__watcher_remove(&seen->watcher);
+    close_pair(seen);
+    fm_engine_free(engine);
+}
+
+/* Another one of the same descriptor. */
+static void open_second(struct seen *second, const struct seen *first)
+{
+    *second = *first;
+    second->watcher.ud = second;
+}
+
+/* How often it has been called, once there was another step. */
+static int calls_after_step(fm_engine *engine, const struct seen *seen)
+{
     CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 0);
+    return seen->calls;
+}
+
+/* What a step tells it of when it watches for `events`. */
+static unsigned told_of(struct seen *seen, unsigned events)
+{
+    CHECK_INT(fm__watcher_set(&seen->watcher, events), 0);
+    CHECK_INT(fm_engine_step(seen->watcher.engine, 0), 0);
+    return seen->events;
+}
+
+TEST(a_step_calls_the_watcher_of_a_ready_descriptor)
+{
+    struct seen seen;
+    fm_engine *engine = begin(&seen, FM__POLL_IN);
+
+    CHECK_INT(calls_after_step(engine, &seen), 0);
     poke(&seen);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 1);
+    CHECK_INT(calls_after_step(engine, &seen), 1);
     CHECK_INT(seen.events, FM__POLL_IN);
     /* As long as it is ready. */
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 2);
+    CHECK_INT(calls_after_step(engine, &seen), 2);
     fm__watcher_remove(&seen.watcher);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 2);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    CHECK_INT(calls_after_step(engine, &seen), 2);
+    end(engine, &seen);
 }
 
 TEST(a_step_waits_only_for_a_watcher_that_holds)
 {
-    fm_engine *engine = new_engine();
-    int64_t before;
     struct seen seen;
+    fm_engine *engine = begin(&seen, FM__POLL_IN);
+    int64_t before;
 
-    open_pair(&seen);
-    watch(engine, &seen, FM__POLL_IN);
     /* For ever, if it waited: the runner would end it. */
     CHECK_INT(fm_engine_step(engine, -1), 0);
     fm__watcher_remove(&seen.watcher);
@@ -105,9 +134,7 @@ TEST(a_step_waits_only_for_a_watcher_that_holds)
     CHECK_INT(fm__watcher_set(&seen.watcher, 0), 0);
     CHECK_INT(fm_engine_step(engine, -1), 0);
     CHECK_INT(seen.calls, 1);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    end(engine, &seen);
 }
 
 TEST(a_watcher_is_called_while_jobs_run)
@@ -139,15 +166,10 @@ TEST(a_watcher_is_told_of_what_it_watches_for_alone)
     watch(engine, &seen, FM__POLL_OUT);
     CHECK_INT(fm_engine_step(engine, 0), 0);
     CHECK_INT(seen.events, FM__POLL_OUT);
-    CHECK_INT(fm__watcher_set(&seen.watcher, FM__POLL_IN | FM__POLL_OUT), 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.events, FM__POLL_IN | FM__POLL_OUT);
-    CHECK_INT(fm__watcher_set(&seen.watcher, FM__POLL_IN), 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.events, FM__POLL_IN);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    CHECK_INT(told_of(&seen, FM__POLL_IN | FM__POLL_OUT),
+              FM__POLL_IN | FM__POLL_OUT);
+    CHECK_INT(told_of(&seen, FM__POLL_IN), FM__POLL_IN);
+    end(engine, &seen);
 }
 
 TEST(a_hang_up_is_told_to_readers_and_writers_and_not_to_who_pauses)
@@ -158,20 +180,12 @@ TEST(a_hang_up_is_told_to_readers_and_writers_and_not_to_who_pauses)
     open_pair(&seen);
     CHECK_INT(shutdown(seen.fds[1], SHUT_RDWR), 0);
     watch(engine, &seen, 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 0);
-    CHECK_INT(fm__watcher_set(&seen.watcher, FM__POLL_OUT), 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.events, FM__POLL_OUT);
-    CHECK_INT(fm__watcher_set(&seen.watcher, FM__POLL_IN), 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.events, FM__POLL_IN);
+    CHECK_INT(calls_after_step(engine, &seen), 0);
+    CHECK_INT(told_of(&seen, FM__POLL_OUT), FM__POLL_OUT);
+    CHECK_INT(told_of(&seen, FM__POLL_IN), FM__POLL_IN);
     CHECK_INT(fm__watcher_set(&seen.watcher, 0), 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 2);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    CHECK_INT(calls_after_step(engine, &seen), 2);
+    end(engine, &seen);
 }
 
 TEST(several_watch_one_descriptor)
@@ -180,23 +194,18 @@ TEST(several_watch_one_descriptor)
     struct seen a, b;
 
     open_pair(&a);
-    b = a;
-    b.watcher.ud = &b;
+    open_second(&b, &a);
     watch(engine, &a, FM__POLL_IN);
     watch(engine, &b, FM__POLL_OUT);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(a.calls, 0);
+    CHECK_INT(calls_after_step(engine, &a), 0);
     CHECK_INT(b.events, FM__POLL_OUT);
     poke(&a);
     CHECK_INT(fm_engine_step(engine, 0), 0);
     CHECK_INT(a.events, FM__POLL_IN);
     fm__watcher_remove(&b.watcher);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(a.calls, 2);
+    CHECK_INT(calls_after_step(engine, &a), 2);
     CHECK_INT(b.calls, 2);
-    fm__watcher_remove(&a.watcher);
-    close_pair(&a);
-    fm_engine_free(engine);
+    end(engine, &a);
 }
 
 TEST(one_that_was_removed_in_the_same_batch_is_not_called)
@@ -207,8 +216,7 @@ TEST(one_that_was_removed_in_the_same_batch_is_not_called)
     /* b and c of different descriptors, a and b of the same one. */
     open_pair(&a);
     open_pair(&c);
-    b = a;
-    b.watcher.ud = &b;
+    open_second(&b, &a);
     watch(engine, &a, FM__POLL_IN);
     watch(engine, &b, FM__POLL_IN);
     watch(engine, &c, FM__POLL_IN);
@@ -294,17 +302,14 @@ TEST(one_that_is_added_in_a_batch_hears_of_the_next)
     struct seen a, b;
 
     open_pair(&a);
-    b = a;
-    b.watcher.ud = &b;
+    open_second(&b, &a);
     a.watcher.fn = add_next;
     a.removes = &b.watcher;
     watch(engine, &a, FM__POLL_IN);
     poke(&a);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(a.calls, 1);
+    CHECK_INT(calls_after_step(engine, &a), 1);
     CHECK_INT(b.calls, 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(a.calls, 2);
+    CHECK_INT(calls_after_step(engine, &a), 2);
     CHECK_INT(b.calls, 1);
     fm__watcher_remove(&a.watcher);
     fm__watcher_remove(&b.watcher);
@@ -356,9 +361,7 @@ TEST(what_cannot_be_watched_is_refused_and_leaves_nothing)
     watch(engine, &seen, FM__POLL_IN);
     CHECK_INT(fm__watcher_add(engine, &seen.watcher, seen.fds[0], FM__POLL_IN),
               -EINVAL);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    end(engine, &seen);
 }
 
 static void *no_memory(void *p, size_t size)
@@ -385,14 +388,12 @@ TEST(a_lack_of_memory_refuses_a_watcher_and_leaves_the_others)
     fm__sys.realloc = fm__sys_real.realloc;
     for (int i = 0; i < 8; i++) {
         poke(&all[i]);
-        CHECK_INT(fm_engine_step(engine, 0), 0);
-        CHECK_INT(all[i].calls, 1);
+        CHECK_INT(calls_after_step(engine, &all[i]), 1);
         fm__watcher_remove(&all[i].watcher);
     }
     watch(engine, &all[8], FM__POLL_IN);
     poke(&all[8]);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(all[8].calls, 1);
+    CHECK_INT(calls_after_step(engine, &all[8]), 1);
     fm__watcher_remove(&all[8].watcher);
     for (int i = 0; i < 9; i++)
         close_pair(&all[i]);
@@ -419,13 +420,11 @@ TEST(closing_the_engine_removes_what_is_left)
 
 TEST(a_forked_process_neither_watches_nor_disturbs_its_parent)
 {
-    fm_engine *engine = new_engine();
     struct seen seen;
+    fm_engine *engine = begin(&seen, FM__POLL_IN);
     int status;
     pid_t pid;
 
-    open_pair(&seen);
-    watch(engine, &seen, FM__POLL_IN);
     pid = fork();
     if (pid == 0) {
         struct seen own;
@@ -442,11 +441,8 @@ TEST(a_forked_process_neither_watches_nor_disturbs_its_parent)
     CHECK_INT(waitpid(pid, &status, 0), pid);
     CHECK_INT(status, 0);
     poke(&seen);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 1);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    CHECK_INT(calls_after_step(engine, &seen), 1);
+    end(engine, &seen);
 }
 
 TEST(the_engines_descriptor_or_timeout_tells_of_a_watched_one)
@@ -464,9 +460,6 @@ TEST(the_engines_descriptor_or_timeout_tells_of_a_watched_one)
         CHECK_INT(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
     else
         CHECK(fm_engine_timeout(engine) >= 0);
-    CHECK_INT(fm_engine_step(engine, 0), 0);
-    CHECK_INT(seen.calls, 1);
-    fm__watcher_remove(&seen.watcher);
-    close_pair(&seen);
-    fm_engine_free(engine);
+    CHECK_INT(calls_after_step(engine, &seen), 1);
+    end(engine, &seen);
 }
