@@ -143,43 +143,53 @@ static int serve_at_gate(fm_child *child, void *ud)
     return serve(fm__child_get_serving(child), answer_at_gate);
 }
 
-static void hear_event(fm_engine *engine, fm_future *worker, uint64_t call)
+static fm_future *hire_at_gate(fm_engine *engine)
+{
+    fm_future *worker;
+
+    CHECK_INT(pipe(gate), 0);
+    worker = hire(engine, NULL, serve_at_gate, NULL);
+    wait_ready(engine, worker);
+    return worker;
+}
+
+static void close_gate(void)
+{
+    (void)close(gate[0]);
+    (void)close(gate[1]);
+}
+
+static void hear_of(fm_engine *engine, fm_future *worker, uint64_t call,
+                    enum fm__tell_what what)
 {
     struct fm__message message;
 
     CHECK(hear(engine, worker, &message));
-    CHECK_INT(message.what, FM__TELL_EVENT);
+    CHECK_INT(message.what, what);
     CHECK(message.call == call);
 }
 
 TEST(a_call_that_was_not_begun_is_taken_back_and_never_begins)
 {
     fm_engine *engine = new_engine();
-    fm_future *worker;
-    struct fm__message message;
+    fm_future *worker = hire_at_gate(engine);
     uint64_t first, second, third;
 
-    CHECK_INT(pipe(gate), 0);
-    worker = hire(engine, NULL, serve_at_gate, NULL);
-    wait_ready(engine, worker);
     first = give(worker, "first");
     second = give(worker, "second");
     third = give(worker, "third");
-    hear_event(engine, worker, first);
+    hear_of(engine, worker, first, FM__TELL_EVENT);
     CHECK(!fm__duplex_take_back(worker, first));
     CHECK(fm__duplex_begun_at(worker, first) > 0);
     CHECK(fm__duplex_take_back(worker, second));
     CHECK(!fm__duplex_take_back(worker, second));
     CHECK(fm__duplex_begun_at(worker, third) == 0);
     CHECK_INT(write(gate[1], "xx", 2), 2);
-    CHECK(hear(engine, worker, &message));
-    CHECK(message.call == first && message.what == FM__TELL_VALUE);
-    hear_event(engine, worker, third);
-    CHECK(hear(engine, worker, &message));
-    CHECK(message.call == third && message.what == FM__TELL_VALUE);
+    hear_of(engine, worker, first, FM__TELL_VALUE);
+    hear_of(engine, worker, third, FM__TELL_EVENT);
+    hear_of(engine, worker, third, FM__TELL_VALUE);
     dismiss(engine, worker);
-    (void)close(gate[0]);
-    (void)close(gate[1]);
+    close_gate();
     fm_engine_free(engine);
 }
 
@@ -191,11 +201,9 @@ TEST(a_call_is_taken_back_in_the_middle_of_its_bytes)
     uint64_t first, second, third;
 
     make_bytes();
-    CHECK_INT(pipe(gate), 0);
-    worker = hire(engine, NULL, serve_at_gate, NULL);
-    wait_ready(engine, worker);
+    worker = hire_at_gate(engine);
     first = give(worker, "first");
-    hear_event(engine, worker, first);
+    hear_of(engine, worker, first, FM__TELL_EVENT);
     CHECK_INT(give_bytes(worker, bytes, LONGEST, &second), 0);
     CHECK_INT(give_bytes(worker, "third", 5, &third), 0);
     CHECK(!fm__duplex_is_sent(worker, second));
@@ -203,36 +211,29 @@ TEST(a_call_is_taken_back_in_the_middle_of_its_bytes)
     CHECK(fm__duplex_is_sent(worker, second));
     free(bytes); /* nobody reads them any more */
     CHECK_INT(write(gate[1], "xx", 2), 2);
-    CHECK(hear(engine, worker, &message));
-    CHECK(message.call == first);
-    hear_event(engine, worker, third);
+    hear_of(engine, worker, first, FM__TELL_VALUE);
+    hear_of(engine, worker, third, FM__TELL_EVENT);
     CHECK(hear(engine, worker, &message));
     CHECK(message.call == third && message.len == 5);
     CHECK(memcmp(message.data, "third", 5) == 0);
     dismiss(engine, worker);
-    (void)close(gate[0]);
-    (void)close(gate[1]);
+    close_gate();
     fm_engine_free(engine);
 }
 
 TEST(calls_that_were_begun_are_known_when_the_worker_is_killed)
 {
     fm_engine *engine = new_engine();
-    fm_future *worker;
-    struct fm__message message;
+    fm_future *worker = hire_at_gate(engine);
     uint64_t first, second, third;
 
-    CHECK_INT(pipe(gate), 0);
-    worker = hire(engine, NULL, serve_at_gate, NULL);
-    wait_ready(engine, worker);
     first = give(worker, "first");
     second = give(worker, "second");
     third = give(worker, "third");
-    hear_event(engine, worker, first);
+    hear_of(engine, worker, first, FM__TELL_EVENT);
     CHECK_INT(write(gate[1], "x", 1), 1);
-    CHECK(hear(engine, worker, &message));
-    CHECK(message.call == first && message.what == FM__TELL_VALUE);
-    hear_event(engine, worker, second);
+    hear_of(engine, worker, first, FM__TELL_VALUE);
+    hear_of(engine, worker, second, FM__TELL_EVENT);
     CHECK_INT(kill(fm_future_get_pid(worker), SIGKILL), 0);
     CHECK_INT(wait_for(engine, worker)->kind, FM_SIGNAL);
     CHECK(fm__duplex_begun_at(worker, first) == 0);
@@ -242,8 +243,7 @@ TEST(calls_that_were_begun_are_known_when_the_worker_is_killed)
     CHECK(fm__duplex_take_back(worker, third));
     CHECK_INT(give_bytes(worker, "", 0, &third), FM_ECLOSED);
     fm_future_unref(worker);
-    (void)close(gate[0]);
-    (void)close(gate[1]);
+    close_gate();
     fm_engine_free(engine);
 }
 
@@ -396,7 +396,7 @@ TEST(a_worker_is_stopped_for_the_reason_that_is_given)
 
         wait_ready(engine, worker);
         call = give(worker, "x");
-        hear_event(engine, worker, call);
+        hear_of(engine, worker, call, FM__TELL_EVENT);
         CHECK_INT(fm__duplex_stop(worker, kinds[i], -1), 1);
         CHECK_INT(wait_for(engine, worker)->kind, kinds[i]);
         CHECK(fm__duplex_begun_at(worker, call) > 0);
