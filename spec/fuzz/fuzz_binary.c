@@ -5,9 +5,7 @@
  * hold, and written again give a text that is read and written as itself,
  * through a sink of any room; a text that ends earlier must be refused.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz.h"
 
 #include "fork_map.h"
 #include "wire/binary.h"
@@ -15,10 +13,6 @@
 
 #define NODES_MAX 100000
 #define BYTES_MAX ((size_t)4 << 20)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 /* A sink that gives as little room as sinks may. */
 struct narrow_sink {

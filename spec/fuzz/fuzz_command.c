@@ -7,10 +7,10 @@
  * message is answered once and in order, or the server ends; no descriptor is
  * left, and nothing is forked without all that a child needs.
  */
+#include "fuzz.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,10 +26,6 @@
 #define MESSAGES_MAX 24
 #define BODY_MAX 6000
 #define FDS_LOOKED_AT 128
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 /* Descriptors that a message may bring. */
 enum { NULL_FD, CHANNEL_FD, FILE_FD, SHORT_FD, SOCKET_FD, N_KINDS };

@@ -7,33 +7,13 @@
  * Whatever is said: no more memory than twice what came (and a fixed amount),
  * the same verdict for every way to split, and nothing read after an ending.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "said.h"
 
 #include "fork_map.h"
 #include "wire/inbox.h"
 
 #define JOB 0x1122334455667788u
 #define LIMIT 4096
-#define SAID_MAX 65536
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
-
-struct said {
-    unsigned char bytes[SAID_MAX];
-    size_t len;
-};
-
-static void append(struct said *said, const void *p, size_t n)
-{
-    if (n > SAID_MAX - said->len)
-        n = SAID_MAX - said->len;
-    memcpy(said->bytes + said->len, p, n);
-    said->len += n;
-}
 
 /* One frame of the script: type, length of payload, change; then payload. */
 static size_t append_frame(struct said *said, const uint8_t *p, size_t n)

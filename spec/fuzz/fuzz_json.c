@@ -4,10 +4,9 @@
  * and written again it must give a text that is read and written as itself.
  * The same bytes are also written as a string and, 8 at a time, as numbers.
  */
+#include "fuzz.h"
+
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "fork_map.h"
 #include "wire/buffer.h"
@@ -15,10 +14,6 @@
 
 #define NODES_MAX 100000
 #define BYTES_MAX ((size_t)16 << 20)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 /* The text that events make, and what is open in it. */
 struct writer {

@@ -7,18 +7,14 @@
  * Whatever is said: each item has one outcome at most, none is lost, and no
  * more memory is held than what one result may have.
  */
+#include "fuzz.h"
+
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "engine/map.h"
 
 #define N_ITEMS 50
 #define LIMIT 4096
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 static struct fm_engine engine;
 static struct fm_future future;

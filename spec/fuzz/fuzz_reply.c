@@ -9,10 +9,10 @@
  * a kind that it may have, no number but that of a child at its gate is used,
  * and no descriptor is left.
  */
+#include "fuzz.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,10 +29,6 @@
 #define TEMPLATE_PID 5000000
 #define CHILD_PID 6000000
 #define STRANGER_PID 7000000
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 static int peer = -1; /* the template's end of the socket */
 static bool is_over;  /* no process is there any more */

@@ -4,18 +4,12 @@
  * arrive in order; after a lie the reader stays within the ring, and either
  * says that it is lied to or gets bytes of the ring.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz.h"
 
 #include "fork_map.h"
 #include "wire/ring.h"
 
 #define SIZE 64
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 struct both {
     struct fm__ring_shared shared;

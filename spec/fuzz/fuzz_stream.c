@@ -7,31 +7,10 @@
  * than a few times the bytes (and a fixed amount), never a byte too many, and
  * the same frames for every way to cut.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "said.h"
 
 #include "fork_map.h"
 #include "wire/stream.h"
-
-#define SAID_MAX ((size_t)1 << 17)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
-
-struct said {
-    unsigned char bytes[SAID_MAX];
-    size_t len;
-};
-
-static void append(struct said *said, const void *p, size_t n)
-{
-    if (n > SAID_MAX - said->len)
-        n = SAID_MAX - said->len;
-    memcpy(said->bytes + said->len, p, n);
-    said->len += n;
-}
 
 /* Type, length, change; then the body. */
 static size_t append_frame(struct said *said, const uint8_t *p, size_t n)

@@ -8,9 +8,7 @@
  * or the bytes allow.  What was accepted can be written, and is the same when
  * it is read again.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -28,10 +26,6 @@
  * being moved to twice its size, and as much again as garbage. */
 #define BYTES_PER_BYTE 128
 #define BYTES_FREE ((size_t)64 << 10)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 /* ----------------------------------------------------------------- memory */
 
