@@ -2,6 +2,7 @@
 /* Children on their way to the job: steps that fail, and deadlines that come
  * at the worst moment. */
 #include "jobs.h"
+#include "told_clock.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -11,7 +12,7 @@
 #include "engine/engine.h"
 #include "os/sys.h"
 
-#define LATER_S INT64_C(6) /* than the start deadline allows */
+#define LATER_NS (6 * FM__NS_PER_S) /* than the start deadline allows */
 
 static pid_t host;
 
@@ -264,16 +265,6 @@ TEST(a_timeout_ends_a_child_that_has_not_begun_its_job)
     fm_engine_free(engine);
 }
 
-static int64_t ahead_s;
-
-static int tell_later(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-
-    ts->tv_sec += (time_t)ahead_s;
-    return rc;
-}
-
 TEST(a_job_that_begins_when_its_start_deadline_comes_is_left_alone)
 {
     const struct timespec nap = {0, 100000};
@@ -284,7 +275,7 @@ TEST(a_job_that_begins_when_its_start_deadline_comes_is_left_alone)
         (void)nanosleep(&nap, NULL);
     CHECK_INT(fm_future_get_state(future), FM_STARTING);
     /* The engine has looked, it had not begun; now the time is over. */
-    fm__attempt_check_time(future, future->started_at + LATER_S * 1000 * MS);
+    fm__attempt_check_time(future, future->started_at + LATER_NS);
     CHECK_INT(fm_future_get_state(future), FM_STARTING);
     is_hello(wait_for(engine, future));
     fm_future_unref(future);
@@ -354,13 +345,13 @@ TEST(a_child_that_was_given_up_does_not_begin_its_job)
     make_mark();
     CHECK_INT(pipe(gate), 0);
     CHECK(fm_at_fork(engine, NULL, NULL, wait_at_gate, NULL) >= 0);
-    fm__sys.clock_gettime = tell_later;
+    fm__sys.clock_gettime = told_clock;
     fm__sys.kill = kill_in_vain;
 #ifdef __linux__
     fm__sys.pidfd_send_signal = signal_in_vain;
 #endif
     future = spawn(engine, NULL, mark_and_say_hello, NULL);
-    ahead_s = LATER_S;
+    *ahead_ns = LATER_NS;
     CHECK(fm_engine_step(engine, 0) >= 0);
     CHECK_INT(fm_future_get_state(future), FM_STARTING);
     CHECK_INT(write(gate[1], "x", 1), 1);

@@ -1,23 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Time limits of items in hosts that are late themselves. */
 #include "map_runs.h"
-
-#include <time.h>
+#include "told_clock.h"
 
 #include "engine/map.h"
 #include "os/sys.h"
-
-static _Atomic int64_t *clock_ns;
-
-static int told_clock(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-    int64_t ns = ts->tv_nsec + atomic_load(clock_ns);
-
-    ts->tv_sec += (time_t)(ns / 1000000000);
-    ts->tv_nsec = (long)(ns % 1000000000);
-    return rc;
-}
 
 static void await(int i, uint64_t value)
 {
@@ -77,7 +64,7 @@ TEST(an_item_is_not_ended_for_the_time_of_the_one_before_it)
     fm_engine *engine;
     struct fm_map_opts opts = map_opts(4, 2, work);
 
-    clock_ns = share(sizeof *clock_ns);
+    ahead_ns = share(sizeof *ahead_ns);
     fm__sys.clock_gettime = told_clock;
     engine = new_engine();
     opts.on_item = take;
@@ -89,7 +76,7 @@ TEST(an_item_is_not_ended_for_the_time_of_the_one_before_it)
            run.map->members[1].seen_item != 2)
         CHECK(fm_engine_step(engine, MS) >= 0);
     await(IN_2, 1);
-    atomic_store(clock_ns, INT64_C(200000) * MS); /* the host was busy */
+    atomic_store(ahead_ns, INT64_C(200000) * MS); /* the host was busy */
     set(END_2);
     await(IN_3, 1);
     while (!fm_map_is_over(run.map)) {

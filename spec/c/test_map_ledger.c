@@ -4,6 +4,7 @@
  * has its workers, or what they call, wait until it is there.
  */
 #include "map_runs.h"
+#include "told_clock.h"
 
 #include <time.h>
 
@@ -238,19 +239,6 @@ TEST(an_item_that_ends_after_its_time_is_the_last_of_its_worker)
     fm_engine_free(engine);
 }
 
-/* The clock that all processes see goes on by what they say. */
-static _Atomic int64_t *clock_ns;
-
-static int told_clock(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-    int64_t ns = ts->tv_nsec + atomic_load(clock_ns);
-
-    ts->tv_sec += (time_t)(ns / 1000000000);
-    ts->tv_nsec = (long)(ns % 1000000000);
-    return rc;
-}
-
 /* Each takes a minute, in which the parent looks at it twice. */
 static int take_a_minute(fm_worker *worker, void *ud)
 {
@@ -261,7 +249,7 @@ static int take_a_minute(fm_worker *worker, void *ud)
     atomic_fetch_add(&run.word[1], 1);
     while ((rc = fm_worker_next(worker, &index)) > 0) {
         await(atomic_load(run.word) + 2);
-        atomic_fetch_add(clock_ns, INT64_C(60000) * MS);
+        atomic_fetch_add(ahead_ns, INT64_C(60000) * MS);
         await(atomic_load(run.word) + 2);
         CHECK_INT(say(worker, index), 0);
     }
@@ -273,7 +261,7 @@ TEST(the_time_of_an_item_is_not_that_of_those_before_it)
     fm_engine *engine;
     struct fm_map_opts opts = map_opts(5, 1, take_a_minute);
 
-    clock_ns = share(sizeof *clock_ns);
+    ahead_ns = share(sizeof *ahead_ns);
     fm__sys.clock_gettime = told_clock;
     engine = new_engine();
     opts.job.timeout_ns = INT64_C(100000) * MS;
@@ -350,7 +338,7 @@ TEST(an_item_that_ends_when_it_is_about_to_be_condemned_costs_none)
     struct fm_map_opts opts = map_opts(3, 1, end_late);
 
     host = getpid();
-    clock_ns = share(sizeof *clock_ns);
+    ahead_ns = share(sizeof *ahead_ns);
     fm__sys.clock_gettime = arm_after_clock;
     CHECK(signal(SIGSEGV, let_item_0_end) != SIG_ERR);
     engine = new_engine();
@@ -361,7 +349,7 @@ TEST(an_item_that_ends_when_it_is_about_to_be_condemned_costs_none)
     while (run.map->members[0].n != 3 || run.map->members[0].seen_item != 0 ||
            *run.word != IS_IN_0)
         CHECK(fm_engine_step(engine, MS) >= 0);
-    atomic_store(clock_ns, INT64_C(200000) * MS);
+    atomic_store(ahead_ns, INT64_C(200000) * MS);
     is_armed = true;
     CHECK(fm_engine_step(engine, 0) >= 0);
     CHECK_INT(*run.word, IS_IN_1);
@@ -394,7 +382,7 @@ TEST(a_worker_that_does_not_leave_when_all_is_done_is_ended)
     fm_engine *engine;
     struct fm_map_opts opts = map_opts(1, 1, stay_behind_0);
 
-    clock_ns = share(sizeof *clock_ns);
+    ahead_ns = share(sizeof *ahead_ns);
     fm__sys.clock_gettime = told_clock;
     engine = new_engine();
     opts.job.grace_ns = -1;
@@ -403,7 +391,7 @@ TEST(a_worker_that_does_not_leave_when_all_is_done_is_ended)
     while (!fm_map_is_over(run.map)) {
         CHECK(fm_engine_step(engine, MS) >= 0);
         if (run.map->state == FM__MAP_ENDING)
-            atomic_store(clock_ns, INT64_C(60000) * MS);
+            atomic_store(ahead_ns, INT64_C(60000) * MS);
     }
     check_all(1);
     fm_engine_free(engine);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Children that SIGKILL does not end, as if they hung in the kernel. */
 #include "jobs.h"
+#include "told_clock.h"
 
 #include "os/sys.h"
 
@@ -21,16 +22,6 @@ static int signal_in_vain(int pidfd, int sig, siginfo_t *info, unsigned flags)
                : fm__sys_real.pidfd_send_signal(pidfd, sig, info, flags);
 }
 #endif
-
-static int64_t ahead_s;
-
-static int tell_later(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-
-    ts->tv_sec += (time_t)ahead_s;
-    return rc;
-}
 
 static bool has_no_memory;
 
@@ -72,7 +63,7 @@ static void become_immortal(void)
 #ifdef __linux__
     fm__sys.pidfd_send_signal = signal_in_vain;
 #endif
-    fm__sys.clock_gettime = tell_later;
+    fm__sys.clock_gettime = told_clock;
     fm__sys.calloc = give_nothing;
     is_immortal = true;
 }
@@ -98,7 +89,7 @@ static fm_future *spawn_immortal(fm_engine **ret_engine, pid_t *ret_pid)
     CHECK_INT(fm_future_cancel(future, 0), 1);
     CHECK(fm_engine_step(engine, MS) >= 0);
     CHECK_INT(fm_future_get_state(future), FM_RUNNING);
-    ahead_s = 2;
+    *ahead_ns = 2 * FM__NS_PER_S;
     *ret_engine = engine;
     return future;
 }
@@ -198,8 +189,10 @@ TEST(a_whole_result_counts_though_its_child_does_not_end)
     pid = fm_future_get_pid(future);
     while (fm_future_get_state(future) != FM_DRAINING)
         CHECK(fm_engine_step(engine, MS) >= 0);
-    for (ahead_s = 2; ahead_s <= 6; ahead_s += 2) /* leave, end, be parked */
+    for (int i = 0; i < 3; i++) { /* leave, end, be parked */
+        *ahead_ns += 2 * FM__NS_PER_S;
         (void)fm_engine_step(engine, MS);
+    }
     is_hello(wait_for(engine, future));
     CHECK_INT(count_parked(engine), 1);
     fm_future_unref(future);
@@ -226,7 +219,7 @@ static void closes_with_an_immortal(bool is_without_memory)
     pid_t pid;
     fm_future *future = spawn_immortal(&engine, &pid);
 
-    ahead_s = 0;
+    *ahead_ns = 0;
     has_no_memory = is_without_memory;
     CHECK_INT(fm_engine_close(engine, 0), 0);
     is_cancelled(fm_future_get_outcome(future), pid);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Attempts after the first: when they come, and what keeps them from coming. */
 #include "jobs.h"
+#include "told_clock.h"
 
 #include <time.h>
 
@@ -10,16 +11,6 @@
 #define HOUR (3600000 * MS)
 
 /* ------------------------------------------------------------ helpers */
-
-static int64_t ahead_ns;
-
-static int tell_later(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-
-    ts->tv_sec += (time_t)(ahead_ns / (1000 * MS));
-    return rc;
-}
 
 static int crash(fm_child *child, void *ud)
 {
@@ -77,13 +68,13 @@ static void pauses_double(fm_engine *engine, struct fm_job_opts *opts)
 {
     fm_future *future;
 
-    fm__sys.clock_gettime = tell_later;
+    fm__sys.clock_gettime = told_clock;
     opts->retries = 3;
     opts->backoff_ns = HOUR;
     future = spawn(engine, opts, crash, NULL);
     for (long hours = 1; hours <= 4; hours *= 2) {
         pauses_for(engine, future, hours);
-        ahead_ns += hours * HOUR;
+        *ahead_ns += hours * HOUR;
     }
     CHECK_INT(wait_for(engine, future)->attempt, 4);
     fm_future_unref(future);
@@ -112,9 +103,9 @@ TEST(a_pause_that_no_clock_can_count_does_not_end)
     fm_engine *engine = new_engine();
     fm_future *future = spawn(engine, &opts, crash, NULL);
 
-    fm__sys.clock_gettime = tell_later;
+    fm__sys.clock_gettime = told_clock;
     step_until(engine, future, FM_BACKOFF);
-    ahead_ns = opts.backoff_ns + 1000 * MS;
+    *ahead_ns = opts.backoff_ns + 1000 * MS;
     CHECK(fm_engine_step(engine, 0) >= 0);
     step_until(engine, future, FM_BACKOFF);
     CHECK_INT(count_spawned(engine), 2);

@@ -2,6 +2,9 @@
 /* What holds between a fork and its job, and for an engine in a process that
  * did not make it. */
 #include "jobs.h"
+#ifdef FM_TESTING
+#include "told_clock.h"
+#endif
 
 #include <poll.h>
 #include <pthread.h>
@@ -93,16 +96,6 @@ static int never_return(void *ud)
 }
 
 #ifdef FM_TESTING
-static long long later_s;
-
-static int later_clock(clockid_t clock, struct timespec *ret)
-{
-    int rc = fm__sys_real.clock_gettime(clock, ret);
-
-    ret->tv_sec += later_s;
-    return rc;
-}
-
 TEST(a_child_that_hangs_in_its_start_is_ended_and_told_apart)
 {
     fm_engine *engine = new_engine();
@@ -110,11 +103,11 @@ TEST(a_child_that_hangs_in_its_start_is_ended_and_told_apart)
     fm_future *future;
 
     CHECK(fm_at_fork(engine, NULL, NULL, never_return, NULL) >= 0);
-    fm__sys.clock_gettime = later_clock;
+    fm__sys.clock_gettime = told_clock;
     future = spawn(engine, NULL, say_hello, NULL);
     CHECK(fm_engine_step(engine, 50 * MS) >= 0);
     CHECK_INT(fm_future_get_state(future), FM_STARTING);
-    later_s = 6;
+    *ahead_ns = 6 * FM__NS_PER_S;
     outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_SPAWN);
     CHECK_INT(outcome->error_code, -ETIMEDOUT);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Hosts with threads that hold locks while a child is forked. */
 #include "jobs.h"
+#include "told_clock.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -277,16 +278,6 @@ static int hang_for_good(void *ud)
     return 0;
 }
 
-static int64_t ahead_s;
-
-static int tell_later(clockid_t id, struct timespec *ts)
-{
-    int rc = fm__sys_real.clock_gettime(id, ts);
-
-    ts->tv_sec += (time_t)ahead_s;
-    return rc;
-}
-
 TEST(a_start_that_never_ends_is_told_as_such)
 {
     fm_engine *engine = new_silent_engine();
@@ -297,11 +288,11 @@ TEST(a_start_that_never_ends_is_told_as_such)
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(n_hung != MAP_FAILED);
     CHECK(fm_at_fork(engine, NULL, NULL, hang_for_good, NULL) > 0);
-    fm__sys.clock_gettime = tell_later;
+    fm__sys.clock_gettime = told_clock;
     future = spawn(engine, NULL, say_hello, NULL);
     while (atomic_load(n_hung) < 1)
         CHECK(fm_engine_step(engine, MS) >= 0);
-    ahead_s = 6;
+    *ahead_ns = 6 * FM__NS_PER_S;
     outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_SPAWN);
     CHECK_INT(outcome->error_code, -ETIMEDOUT);
