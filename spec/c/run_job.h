@@ -28,6 +28,13 @@ wait_for(fm_engine *engine, fm_future *future)
     return fm_future_get_outcome(future);
 }
 
+static void __attribute__((unused))
+wait_running(fm_engine *engine, const fm_future *future)
+{
+    while (fm_future_get_state(future) != FM_RUNNING)
+        CHECK(fm_engine_step(engine, MS) >= 0);
+}
+
 static fm_future *__attribute__((unused))
 spawn(fm_engine *engine, const struct fm_job_opts *opts, fm_job_fn fn, void *ud)
 {

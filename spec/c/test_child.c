@@ -29,8 +29,7 @@ TEST(handlers_of_the_host_do_not_run_in_a_child)
     CHECK_INT(sigaction(SIGTERM, &action, NULL), 0);
     CHECK_INT(sigaction(SIGSEGV, &action, NULL), 0);
     future = spawn(engine, NULL, hang, NULL);
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     CHECK_INT(fm_future_cancel(future, 30000 * MS), 1);
     outcome = wait_for(engine, future);
     CHECK_INT(outcome->kind, FM_CANCELLED);

@@ -287,8 +287,7 @@ TEST(a_child_that_says_all_when_it_is_cancelled_and_stays_ends_before_its_grace)
     fm_engine *engine = new_engine();
     fm_future *future = spawn(engine, &opts, say_all_when_asked, NULL);
 
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     (void)fm_engine_step(engine, 50 * MS); /* it is waiting by now */
     CHECK_INT(fm_future_cancel(future, -1), 1);
     (void)wait_for(engine, future);

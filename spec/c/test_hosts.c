@@ -411,8 +411,7 @@ TEST(a_host_that_has_become_another_user_still_ends_its_children)
         return;
     CHECK_INT(fm_engine_new(&opts, &engine), 0);
     future = spawn(engine, NULL, hang, NULL);
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     CHECK_INT(setresuid(65534, 65534, 65534), 0);
     CHECK_INT(fm_future_cancel(future, 0), 1);
     CHECK_INT(wait_for(engine, future)->kind, FM_CANCELLED);

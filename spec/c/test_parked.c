@@ -81,8 +81,7 @@ static fm_future *spawn_immortal(fm_engine **ret_engine, pid_t *ret_pid)
     become_immortal();
     CHECK_INT(fm_engine_new(&opts, &engine), 0);
     future = spawn(engine, &captured, print_and_hang, NULL);
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, MS) >= 0);
+    wait_running(engine, future);
     *ret_pid = fm_future_get_pid(future);
     CHECK(*ret_pid > 0);
     (void)fm_engine_step(engine, 20 * MS); /* what it prints is read */

@@ -73,8 +73,7 @@ TEST(the_fd_tells_of_what_was_cancelled_outside_a_step)
     }
     running = spawn(engine, NULL, hang, NULL);
     queued = spawn(engine, NULL, hang, NULL);
-    while (fm_future_get_state(running) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, running);
     CHECK_INT(fm_future_cancel(queued, 0), 1);
     CHECK_INT(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 4000), 1);
     CHECK(fm_engine_step(engine, 0) > 0);

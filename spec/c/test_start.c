@@ -161,8 +161,7 @@ TEST(a_cancelled_child_that_ignores_it_is_killed_after_its_grace)
     fm_future *future = spawn(engine, NULL, ignore_term_and_hang, NULL);
     const struct fm_outcome *outcome;
 
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     CHECK(fm_engine_step(engine, 50 * MS) >= 0); /* deaf by now */
     CHECK_INT(fm_future_cancel(future, 100 * MS), 1);
     outcome = wait_for(engine, future);

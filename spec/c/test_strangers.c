@@ -20,8 +20,7 @@ static fm_future *spawn_running(fm_engine *engine,
 {
     fm_future *future = spawn(engine, opts, fn, ud);
 
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     return future;
 }
 

@@ -142,8 +142,7 @@ TEST(a_template_that_dies_leaves_its_children_running)
     fm_template *template = begin();
     fm_future *lasting = ask(template, SLEEP, NULL, 0);
 
-    while (fm_future_get_state(lasting) != FM_RUNNING)
-        (void)fm_engine_step(template->engine, FM__NS_PER_MS);
+    wait_running(template->engine, lasting);
     CHECK_INT(kill(fm__template_get_pid(template), SIGKILL), 0);
     while (fm__template_get_state(template) != FM__TEMPLATE_FAILED)
         (void)fm__engine_rest(template->engine, FM__NS_PER_S);
@@ -207,8 +206,7 @@ TEST(an_engine_that_closes_takes_its_templates_along)
     fm_future *running = ask(template, SLEEP, NULL, 0);
     fm_future *asked;
 
-    while (fm_future_get_state(running) != FM_RUNNING)
-        (void)fm_engine_step(template->engine, FM__NS_PER_MS);
+    wait_running(template->engine, running);
     CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
     asked = ask(template, SLEEP, NULL, 0);
     (void)fm_engine_step(template->engine, 0);

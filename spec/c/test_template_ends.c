@@ -207,10 +207,8 @@ TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
     for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < N; i++)
             futures[i] = ask(template, SLEEP, NULL, 0);
-        for (int i = 0; i < N; i++) {
-            while (fm_future_get_state(futures[i]) != FM_RUNNING)
-                (void)fm_engine_step(engine, FM__NS_PER_MS);
-        }
+        for (int i = 0; i < N; i++)
+            wait_running(engine, futures[i]);
         for (int i = 0; i < N; i++) {
             (void)fm_future_cancel(futures[i], 0);
             (void)wait_for(engine, futures[i]);
@@ -259,8 +257,7 @@ TEST(a_process_that_a_template_has_not_forked_is_not_taken_for_a_child)
     fm_future *other = NULL;
 
     CHECK_INT(fm_spawn(engine, NULL, hang, NULL, &other), 0);
-    while (fm_future_get_state(other) != FM_RUNNING)
-        (void)fm_engine_step(engine, FM__NS_PER_MS);
+    wait_running(engine, other);
     check_liar(engine, getpid());
     check_liar(engine, 1);
     check_liar(engine, 0); /* its own */

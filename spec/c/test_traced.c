@@ -96,8 +96,7 @@ TEST(a_child_that_is_traced_after_its_end_does_not_keep_the_engine_busy)
     const struct fm_outcome *outcome;
     struct tracer tracer;
 
-    while (fm_future_get_state(future) != FM_RUNNING)
-        CHECK(fm_engine_step(engine, 10 * MS) >= 0);
+    wait_running(engine, future);
     if (start_tracer(&tracer, fm_future_get_pid(future))) {
         fm__sys.epoll_wait = count_wait;
         fm__sys.poll = count_poll;
