@@ -91,6 +91,7 @@ Given.join = Given.close
 ---@return fork_map.CrewHome
 function M.new(crew, opts)
   if opts.template then
+    opts.template:__expect_hires()
     return setmetatable({ template = opts.template, spec = crew.spec }, Given)
   end
   local self = setmetatable({ spec = crew.spec, opts = {

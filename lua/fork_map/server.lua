@@ -4,16 +4,18 @@
 --
 -- Its state is the Lua state itself, which every child has a copy of, and what was
 -- sent: the arguments and descriptors that functions get first.
+--
+-- Every page of it is one that the kernel copies for each child, and takes down again.
+-- So a program that only serves loads this file and no other part of fork_map before
+-- that is needed.
 
-local channels = require "fork_map.channel"
 local core = require "fork_map.core"
-local remote_server = require "fork_map.remote_server"
 local travel = require "fork_map.travel"
 
 local M = {}
 
 -- Commands and jobs by their numbers; the same in fork_map/template.lua.
-M.COMMANDS = { setup = 1, require = 2, eval = 3, arg = 4, fd = 5, run = 6, know = 7 }
+M.COMMANDS = { setup = 1, require = 2, eval = 3, arg = 4, fd = 5, run = 6, know = 7, load = 8 }
 M.JOBS = { call = 1, serve = 2, kept = 3 }
 
 -- What was sent, in order.
@@ -76,6 +78,11 @@ commands[M.COMMANDS.know] = function(_, number, kind, text)
   known[number] = find_function(kind, text)
 end
 
+-- The rest of fork_map, for children: what is wrong with it they meet themselves.
+commands[M.COMMANDS.load] = function()
+  pcall(require, "fork_map")
+end
+
 -- The first descriptor is the other end of a channel.
 commands[M.COMMANDS.run] = function(fds, kind, text, ...)
   local fn = find_function(kind, text)
@@ -124,7 +131,7 @@ end
 -- ------------------------------------------------------------------- serving
 
 local function take_over()
-  local channel, message = channels.adopt(takeover.fd)
+  local channel, message = require "fork_map.channel".adopt(takeover.fd)
   if not channel then
     error("fork_map.serve: " .. message, 0)
   end
@@ -142,7 +149,7 @@ end
 ---@return any ...
 function M.serve(fd)
   if fd == "-" then
-    local ok, message = remote_server.serve_standard()
+    local ok, message = require "fork_map.remote_server".serve_standard()
     return ok or error("fork_map.serve: " .. message, 2)
   end
   local number = math.tointeger(tonumber(fd))

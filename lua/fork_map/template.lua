@@ -36,6 +36,8 @@ local FDS_MOST = 15
 ---@field package call table what its calls are made with
 ---@field package is_taken boolean run() was called
 ---@field package known table<string, integer|false> code that was sent, by its text
+---@field package has_all boolean? it was told to load all of fork_map
+---@field package is_forked boolean? another one was forked off it
 local Template = { __name = "fork_map.Template" }
 Template.__index = Template
 M.Template = Template
@@ -347,9 +349,25 @@ local function abbreviate(self, kind, text)
   return "known", number
 end
 
+-- The constant "fork_map" in the code of a function: its length and one, marked as the
+-- last byte of that, and the text.
+local NAME_IN_CODE = "\x89fork_map"
+
+-- A template has no more of fork_map than it needs itself; this is for children that
+-- need the rest.
+local function load_all(self)
+  if not self.has_all then
+    self.has_all = true
+    core.template_call(self.core, COMMANDS.load, "", false)
+  end
+end
+
 local function spawn(self, call, scope, index, kind, text, ...)
   local loop = self.loop
   loop:check_open()
+  if kind == "dump" and not self.has_all and text:find(NAME_IN_CODE, 1, true) then
+    load_all(self)
+  end
   local cell = cells.new(loop, "job", JOB)
   cell.template, cell.prepared, cell.codec = self, call.prepared, call.codec
   cell.kind_of_fn, cell.text = abbreviate(self, kind, text)
@@ -373,6 +391,11 @@ function Template:spawn(fn, ...)
 end
 
 -- -------------------------------------------------------------------- state
+
+---Workers of a pool will be hired, which need all of fork_map.
+function Template:__expect_hires()
+  load_all(self)
+end
 
 ---Fork a worker of a pool off it, where `module:function` gets what was sent, then
 ---`...`; see fork_map/crew_worker.lua.  Raises why that cannot be.
@@ -522,13 +545,19 @@ function M.new_snapshot(loop, opts, call, functions)
   return new(loop, opts, call, core.template_snapshot, server.new_snapshot(functions))
 end
 
----One forked off another, as that is when it has done what it was told.
+---One forked off another, as that is when it has done what it was told.  Who makes many
+---has them run(), with channels, which would be loaded each time.
 ---@return fork_map.Template
 function M.new_forked(loop, opts, call, base)
+  if base.is_forked then
+    load_all(base)
+  end
+  base.is_forked = true
   local self = new(loop, opts, call, core.template_fork, base.core, JOBS.serve, "")
   for text, number in pairs(base.known) do
     self.known[text] = number
   end
+  self.has_all = base.has_all
   return self
 end
 

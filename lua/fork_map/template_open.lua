@@ -15,7 +15,7 @@ local M = {}
 
 -- How an interpreter is told to serve; the number of the socket comes last.
 local PROGRAM = "fork-map-template"
-local SERVE = "package.path,package.cpath=%q,%q require('fork_map').serve(arg[#arg])"
+local SERVE = "package.path,package.cpath=%q,%q require('fork_map.server').serve(arg[#arg])"
 
 -- The program of this process, if it is a Lua interpreter.
 local function find_interpreter()

@@ -44,7 +44,7 @@ static int run(lua_State *L)
     lua_pushcfunction(L, luaopen_fork_map_core);
     lua_setfield(L, -2, "fork_map.core");
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "fork_map");
+    lua_pushliteral(L, "fork_map.server");
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "serve");
     lua_pushstring(L, arguments->fd);
