@@ -113,6 +113,11 @@ static int sys_poll(struct pollfd *fds, unsigned long n, int timeout_ms)
 #endif
 }
 
+static int sys_fstat(int fd, struct stat *ret)
+{
+    return (int)fm__sys_call(SYS_fstat, fd, (long)ret, 0, 0);
+}
+
 static int sys_madvise(void *p, size_t len, int advice)
 {
     return (int)fm__sys_call(SYS_madvise, (long)p, (long)len, advice, 0);
@@ -201,6 +206,7 @@ static int sys_getrlimit(int resource, struct rlimit *limit)
 #define sys_close close
 #define sys_dup2 dup2
 #define sys_dup3 dup3
+#define sys_fstat fstat
 #define sys_madvise madvise
 #define sys_kill kill
 #define sys_setpgid setpgid
@@ -374,10 +380,10 @@ static pid_t sys_start_beside(int (*fn)(void *ud), void *stack, void *ud)
         .fork = fork, .getpid = sys_getpid, .getppid = sys_getppid,            \
         .getpgid = sys_getpgid, .pipe2 = pipe2, .fcntl = sys_fcntl,            \
         .close = sys_close, .count_unread = sys_count_unread,                  \
-        .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open, .fstat = fstat,  \
-        .read = read, .write = write, .socketpair = socketpair,                \
-        .shutdown = shutdown, .sendmsg = sendmsg, .recvmsg = recvmsg,          \
-        .poll = sys_poll, .mmap = mmap, .munmap = munmap,                      \
+        .dup2 = sys_dup2, .dup3 = sys_dup3, .open = sys_open,                  \
+        .fstat = sys_fstat, .read = read, .write = write,                      \
+        .socketpair = socketpair, .shutdown = shutdown, .sendmsg = sendmsg,    \
+        .recvmsg = recvmsg, .poll = sys_poll, .mmap = mmap, .munmap = munmap,  \
         .madvise = sys_madvise, .kill = sys_kill,                              \
         .kill_if_any = sys_kill_if_any, .setpgid = sys_setpgid,                \
         .ftruncate = ftruncate, .readlink = readlink, .execve = execve,        \
