@@ -23,6 +23,7 @@ local function nothing() end
 -- ---------------------------------------------------------------- processes
 
 local template = fork_map.template { from = "exec" }
+local original = fork_map.template { from = "exec" } -- of those that run()
 template:wait()
 
 local function spawn_each(n)
@@ -44,7 +45,7 @@ end
 -- Templates of their own, each of which ends with a function's end.
 local function run_each(n)
   for _ = 1, n do
-    local channel = template:fork():run(nothing)
+    local channel = original:fork():run(nothing)
     assert(select(3, channel:recv()) == "EOF")
     channel:close()
   end

@@ -376,7 +376,9 @@ static int do_call(struct fm__server *server, struct order *order)
     fds = order->fds + order->next_fd;
     n_fds = order->n_fds - order->next_fd;
     order->next_fd = order->n_fds; /* they are the call's */
-    return server->calls->call(server, &errand, fds, n_fds, server->calls->ud);
+    rc = server->calls->call(server, &errand, fds, n_fds, server->calls->ud);
+    fm__memory_settle();
+    return rc;
 }
 
 static int do_forget(struct fm__server *server, const struct order *order)
@@ -537,6 +539,7 @@ int fm__serve(int fd, const struct fm__server_calls *calls)
     server->bell = (struct fm__bell)FM__BELL_INIT;
     server->fd = fd;
     rc = open_server(server, fd);
+    fm__memory_settle();
     while (rc == 0)
         rc = serve_one(server, buffer);
     close_server(server);

@@ -282,3 +282,11 @@ uint64_t fm__memory_collapse(void)
     each_mapping(collapse_line, &bytes);
     return bytes;
 }
+
+/* More than any list of freed blocks of one size has, less than is mapped. */
+#define LARGE_BLOCK ((size_t)64 << 10)
+
+void fm__memory_settle(void)
+{
+    fm__sys.free(fm__sys.malloc(LARGE_BLOCK));
+}

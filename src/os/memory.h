@@ -51,4 +51,9 @@ uint64_t fm__memory_collapse(void);
  * 0 when unknown.  Async-signal-safe. */
 uint64_t fm__memory_data_size(void);
 
+/* Have the allocator do what it has put off: glibc joins small freed blocks at
+ * the next larger request, which writes to the pages of all of them.  A process
+ * that is about to fork does it once; each child would do it again. */
+void fm__memory_settle(void);
+
 #endif
