@@ -31,6 +31,7 @@ enum {
     SERVE,
     FAIL,
     COUNT_FDS,
+    COUNT_NULLS,
     SUM_FDS,
     BREAK_MMAP,
     LIMIT_FDS,
@@ -55,6 +56,19 @@ static int __attribute__((unused)) count_fds(void)
     return n;
 }
 
+/* Standard streams that are /dev/null. */
+static int __attribute__((unused)) count_nulls(void)
+{
+    struct stat null, st;
+    int n = 0;
+
+    if (stat("/dev/null", &null) < 0)
+        return -1;
+    for (int fd = 0; fd <= 2; fd++)
+        n += fstat(fd, &st) == 0 && st.st_rdev == null.st_rdev;
+    return n;
+}
+
 static int __attribute__((unused)) do_job(fm_child *child, void *ud)
 {
     const struct fm__errand *errand = ud;
@@ -75,6 +89,8 @@ static int __attribute__((unused)) do_job(fm_child *child, void *ud)
         return serve(child, NULL);
     case COUNT_FDS:
         return write_int(child, count_fds());
+    case COUNT_NULLS:
+        return write_int(child, count_nulls());
     default:
         return fm_child_fail(child, "no such job", NULL);
     }

@@ -40,24 +40,51 @@ TEST(a_program_that_does_not_exist_fails_the_template)
     drop(template);
 }
 
+/* What a job of it writes. */
+static int64_t ask_number(fm_template *template, uint32_t kind)
+{
+    fm_future *future = ask(template, kind, NULL, 0);
+    int64_t said = -1;
+
+    CHECK_INT(wait_for(template->engine, future)->kind, FM_VALUE);
+    memcpy(&said, fm_future_get_outcome(future)->data, sizeof said);
+    fm_future_unref(future);
+    return said;
+}
+
+TEST(an_executed_program_has_all_standard_streams_though_the_host_has_not)
+{
+    int out = fcntl(1, F_DUPFD_CLOEXEC, 10),
+        err = fcntl(2, F_DUPFD_CLOEXEC, 10);
+    fm_engine *engine = new_engine();
+    fm_template *template;
+
+    (void)close(1);
+    (void)close(2);
+    template = exec_template(engine);
+    CHECK_INT(ask_number(template, COUNT_NULLS), 3);
+    let_go(template);
+    CHECK(out < 0 || dup2(out, 1) == 1);
+    CHECK(err < 0 || dup2(err, 2) == 2);
+    (void)close(out);
+    (void)close(err);
+    fm_engine_free(engine);
+}
+
 TEST(an_executed_program_gets_no_descriptor_of_the_host)
 {
     fm_engine *engine = new_engine();
     int64_t said = 0, with_none = 0;
     fm_template *template;
-    fm_future *future;
     int fds[100];
 
     for (int round = 0; round < 2; round++) {
         for (int i = 0; round == 1 && i < 100; i++)
             fds[i] = open("/dev/null", O_RDONLY); /* not close-on-exec */
         template = exec_template(engine);
-        future = ask(template, COUNT_FDS, NULL, 0);
-        CHECK_INT(wait_for(engine, future)->kind, FM_VALUE);
-        memcpy(&said, fm_future_get_outcome(future)->data, sizeof said);
+        said = ask_number(template, COUNT_FDS);
         if (round == 0)
             with_none = said;
-        fm_future_unref(future);
         let_go(template);
     }
     CHECK_INT(said, with_none);

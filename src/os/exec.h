@@ -3,10 +3,11 @@
  * A program in a child: started beside us, as posix_spawn() does it, without
  * copying our memory, however big we are and however many threads we have.
  *
- * It gets standard output and error, /dev/null as its input, the environment
- * and the directory as they are, one descriptor, and no other: not even those
- * of ours that nobody marked close-on-exec.  It has a process group of its own,
- * default signal handlers and an empty signal mask.
+ * It gets standard output and error, /dev/null as its input and in place of
+ * those that are closed here, the environment and the directory as they are,
+ * one descriptor, and no other: not even those of ours that nobody marked
+ * close-on-exec.  It has a process group of its own, default signal handlers
+ * and an empty signal mask.
  */
 #ifndef FM_OS_EXEC_H
 #define FM_OS_EXEC_H

@@ -45,6 +45,19 @@ static int close_others(void)
     return fm__proc_each_number("/proc/self/fd", false, mark_one, NULL);
 }
 
+/* A program whose standard stream is closed has its first file there, and
+ * prints into that. */
+static int open_streams(int null_fd)
+{
+    if (fm__sys.dup2(null_fd, 0) < 0)
+        return -errno;
+    for (int fd = 1; fd <= 2; fd++) {
+        if (fm__sys.fcntl(fd, F_GETFD, 0) < 0 && fm__sys.dup2(null_fd, fd) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
 static int settle(const struct fm__exec *exec)
 {
     int rc;
@@ -54,10 +67,11 @@ static int settle(const struct fm__exec *exec)
     rc = fm__signals_reset();
     if (rc == 0)
         rc = close_others();
+    if (rc == 0)
+        rc = open_streams(exec->null_fd);
     if (rc < 0)
         return rc;
-    if (fm__sys.dup2(exec->null_fd, 0) < 0 ||
-        fm__sys.fcntl(exec->fd, F_SETFD, 0) < 0)
+    if (fm__sys.fcntl(exec->fd, F_SETFD, 0) < 0)
         return -errno;
     return fm__signals_open();
 }
