@@ -2,6 +2,9 @@
 /* Templates that fail, lie, die or are closed, and hosts that do. */
 #include "template_jobs.h"
 
+#include "os/socket.h"
+#include "process/channel.h"
+
 TEST(letting_go_of_no_template_is_a_no_op)
 {
     fm__template_unref(NULL);
@@ -194,6 +197,32 @@ TEST(a_job_that_was_forked_outlives_a_template_that_is_closed_unheard)
     drop(template);
 }
 
+TEST(a_child_that_nobody_wants_is_reaped_though_its_template_is_gone)
+{
+    fm_template *template = begin();
+    fm_engine *engine = template->engine;
+    struct fm_engine_stats stats;
+    fm_future *future;
+
+    settle(template);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGSTOP), 0);
+    future = ask(template, SLEEP, NULL, 0);
+    (void)fm_engine_step(engine, 0);
+    CHECK_INT(fm_future_cancel(future, -1), 1);
+    check_kind(template, future, FM_CANCELLED);
+    CHECK_INT(kill(fm__template_get_pid(template), SIGCONT), 0);
+    do {
+        (void)fm_engine_step(engine, FM__NS_PER_MS);
+        fm_engine_get_stats(engine, &stats);
+    } while (stats.parked == 0 && !fm__template_is_settled(template));
+    fm__template_close(template, 0);
+    fm__template_unref(template);
+    reap_parked(engine);
+    CHECK_INT(fm_engine_close(engine, 0), 0);
+    CHECK_INT(waitpid(-1, NULL, WNOHANG), -1);
+    fm_engine_free(engine);
+}
+
 TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
 {
     enum { N = 40, ROUNDS = 5 };
@@ -218,6 +247,55 @@ TEST(channels_of_a_template_have_as_many_ids_as_there_are_at_once)
     CHECK_INT(template->n_channels, N);
     check_echo(template, 10);
     end(template);
+}
+
+/* ----------------------------------------------------------- one that is other
+ */
+
+/* What a server says to this greeting; `text` has room for all that it may. */
+static struct fm__reply greet(const struct fm__hello *hello, char *text)
+{
+    const struct fm__command command = {.magic = FM__COMMAND_MAGIC,
+                                        .type = FM__COMMAND_HELLO,
+                                        .n_fds = 1,
+                                        .len = sizeof *hello};
+    const struct iovec parts[2] = {
+        {(void *)(uintptr_t)&command, sizeof command},
+        {(void *)(uintptr_t)hello, sizeof *hello}};
+    char said[sizeof(struct fm__reply) + 2 * FM__REPLY_TEXT] = "";
+    int fds[2] = {-1, -1}, bell = open("/dev/null", O_RDWR | O_CLOEXEC);
+    struct fm__reply reply;
+
+    CHECK_INT(fm__socket_pair(fds, SOCK_SEQPACKET), 0);
+    CHECK(fm__socket_send(fds[0], parts, 2, &bell, 1) > 0);
+    (void)shutdown(fds[0], SHUT_WR);
+    CHECK_INT(fm__serve(fds[1], &server_calls), 0);
+    CHECK(recv(fds[0], said, sizeof said - 1, 0) >= (ssize_t)sizeof reply);
+    memcpy(&reply, said, sizeof reply);
+    memcpy(text, said + sizeof reply, FM__REPLY_TEXT);
+    fm__fd_close(&fds[0]);
+    (void)close(bell);
+    return reply;
+}
+
+TEST(a_template_of_another_version_says_so)
+{
+    const struct fm__hello ours = {.size = sizeof(struct fm__fork_order),
+                                   .channel = fm__channel_get_size(),
+                                   .version = FM_VERSION};
+    struct fm__hello hello = ours;
+    char text[FM__REPLY_TEXT];
+
+    CHECK_INT(greet(&ours, text).rc, 0);
+    hello.version[0]++;
+    CHECK_INT(greet(&hello, text).rc, FM_EPROTOCOL);
+    CHECK(strstr(text, "of another version than its host") != NULL);
+    hello = ours;
+    hello.size++;
+    CHECK_INT(greet(&hello, text).rc, FM_EPROTOCOL);
+    hello = ours;
+    hello.channel++;
+    CHECK_INT(greet(&hello, text).rc, FM_EPROTOCOL);
 }
 
 /* ---------------------------------------------------- one that is not honest
