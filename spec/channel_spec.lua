@@ -1,20 +1,11 @@
 -- SPDX-License-Identifier: MIT
 local channels = require "fork_map.channel"
 local core = require "fork_map.core"
+local descriptors = require "support.descriptors"
 local fork_map = require "fork_map"
 local futures = require "support.futures"
 local process = require "support.process"
 local sys = require "specs_core"
-
-local function count_fds()
-  collectgarbage()
-  collectgarbage()
-  local n = 0
-  for _ in pairs(sys.fds()) do
-    n = n + 1
-  end
-  return n
-end
 
 -- What closes these at the end of a block.
 local function closer(...)
@@ -254,13 +245,13 @@ for kind, open in pairs { sockets = new_pair, pipes = new_pipes } do
     end)
 
     it("is given back when nobody has it any more", function()
-      local before = count_fds()
+      local before = descriptors.count()
       do
         local a, b = open()
         a:send(1)
         b:recv()
       end
-      assert.equal(before, count_fds())
+      assert.equal(before, descriptors.count())
     end)
   end)
 end
@@ -501,7 +492,7 @@ describe("channel:send_fd()", function()
   end)
 
   it("leaves no descriptor that nobody took", function()
-    local before = count_fds()
+    local before = descriptors.count()
     local a, b = new_pair()
     for _ = 1, 10 do
       a:send_fd(0)
@@ -509,7 +500,7 @@ describe("channel:send_fd()", function()
     b:recv()
     a:close()
     b:close()
-    assert.equal(before, count_fds())
+    assert.equal(before, descriptors.count())
   end)
 
   it("waits as send() does, and lets go of the copy when it is cancelled", function()
@@ -517,13 +508,13 @@ describe("channel:send_fd()", function()
     local big = ("x"):rep(3000000)
     local sender = fork_map.task(function() a:send(big) end)
     fork_map.engine():step(0)
-    local before = count_fds()
+    local before = descriptors.count()
     local f = fork_map.task(function() a:send_fd(0) end)
     fork_map.engine():step(0)
-    assert.equal(before + 1, count_fds())
+    assert.equal(before + 1, descriptors.count())
     f:cancel()
     f:wait()
-    assert.equal(before, count_fds())
+    assert.equal(before, descriptors.count())
     fork_map.run(function()
       assert.equal(big, b:recv())
     end)
@@ -563,12 +554,12 @@ describe("fork_map.file()", function()
 
   it("closes it when it is collected", function()
     local r, w = sys.pipe()
-    local before = count_fds()
+    local before = descriptors.count()
     do
       local _ = fork_map.file(r)
       _ = fork_map.file(w, "w") -- luacheck: ignore
     end
-    assert.equal(before - 2, count_fds())
+    assert.equal(before - 2, descriptors.count())
   end)
 
   it("says what is no descriptor", function()

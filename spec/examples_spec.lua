@@ -2,7 +2,7 @@
 -- Examples that are run on the build under test; the others are run as they are
 -- delivered, by .ci/run and package_spec.lua.
 
-local fork_map = require("fork_map")
+local core = require "fork_map.core"
 local project = require("support.project")
 local q, run = project.quote, project.run
 
@@ -12,13 +12,7 @@ local function output_of(name)
     q(package.path), q(package.cpath), project.lua, q("examples/" .. name)))
 end
 
--- Whether templates can be had: builds without them say so.
-local has_templates = pcall(function()
-  local engine <close> = fork_map.new {}
-  engine:template { from = "fork" }:wait()
-end)
-
-local tag = has_templates and "" or " #not_portable"
+local tag = core.has_templates and "" or " #not_portable"
 
 describe("the example" .. tag, function()
   it("rpc.lua calls a worker over its channel, with events in order", function()

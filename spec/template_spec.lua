@@ -33,16 +33,10 @@ local function interpreter()
   return core.own_program()
 end
 
--- Whether templates can be had: builds without them say so.
-local has_templates = pcall(function()
-  local engine <close> = fork_map.new {}
-  engine:template { from = "fork" }:wait()
-end)
-
-local tag = has_templates and "" or " #not_portable"
+local tag = core.has_templates and "" or " #not_portable"
 
 -- Tags tell what is left out where: this is for the builds that leave out the rest.
-if not has_templates then
+if not core.has_templates then
   describe("a build without templates", function()
     for name, opts in pairs {
       executed = { from = "exec" },

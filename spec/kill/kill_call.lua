@@ -3,6 +3,7 @@
 -- 0 when it got all values of the call, with 10 when the call failed as killed,
 -- with 1 when anything else came or anything is left.
 
+local descriptors = require "support.descriptors"
 local fork_map = require "fork_map"
 local sys = require "specs_core"
 
@@ -34,16 +35,6 @@ local function is_whole(results)
   return #results[2].list == #list and results[2].nested.text == "x"
 end
 
-local function count_fds()
-  collectgarbage()
-  collectgarbage()
-  local n = 0
-  for _ in pairs(sys.fds()) do
-    n = n + 1
-  end
-  return n
-end
-
 local function is_killed(err)
   return getmetatable(err) == fork_map.Error and err.kind == "signal" and err.signal == 9
 end
@@ -51,7 +42,7 @@ end
 -- Plain calls before each count: the engine keeps an idle channel, which a
 -- killed child takes with it.
 assert(is_whole(table.pack(fork_map(job, "last"))))
-local before = count_fds()
+local before = descriptors.count()
 local results = table.pack(pcall(fork_map, job, "last"))
 local code = results[1] and 0 or 10
 if results[1] then
@@ -61,5 +52,5 @@ else
 end
 assert(select(2, sys.wait_any()) == "ECHILD", "a child is left")
 assert(is_whole(table.pack(fork_map(job, "last"))), "the next call")
-assert(count_fds() == before, "descriptors")
+assert(descriptors.count() == before, "descriptors")
 os.exit(code)

@@ -9,18 +9,9 @@
 -- were told of the death.  Anything else ends with 1: a wrong value, another error,
 -- anything left behind.
 
+local descriptors = require "support.descriptors"
 local fork_map = require "fork_map"
 local sys = require "specs_core"
-
-local function count_fds()
-  collectgarbage()
-  collectgarbage()
-  local n = 0
-  for _ in pairs(sys.fds()) do
-    n = n + 1
-  end
-  return n
-end
 
 local function is_error(err, ...)
   if getmetatable(err) ~= fork_map.Error then
@@ -80,10 +71,10 @@ local hosts = {}
 for _, way in ipairs { "fork", "exec" } do
   hosts[way] = function()
     assert(use_template(way, false))
-    local before = count_fds()
+    local before = descriptors.count()
     local is_whole = use_template(way, true)
     assert(use_template(way, false), "the next template")
-    assert(count_fds() == before, "descriptors")
+    assert(descriptors.count() == before, "descriptors")
     finish(is_whole)
   end
 end

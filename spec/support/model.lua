@@ -10,6 +10,7 @@
 local async = require "fork_map.async"
 local cells = require "fork_map.cell"
 local core = require "fork_map.core"
+local descriptors = require "support.descriptors"
 local fork_map = require "fork_map"
 local loops = require "fork_map.loop"
 local process = require "support.process"
@@ -78,18 +79,10 @@ local function count_registry()
   return n
 end
 
-local function count_fds()
-  local n = 0
-  for _ in pairs(sys.fds()) do
-    n = n + 1
-  end
-  return n
-end
-
 ---An engine of its own, with nothing in it.
 function Model:open()
   collectgarbage()
-  self.n_fds, self.n_registry = count_fds(), count_registry()
+  self.n_fds, self.n_registry = descriptors.count(), count_registry()
   self.engine = fork_map.new {
     max_children = MAX_CHILDREN, grace = 0.05,
     on_warning = function()
@@ -125,8 +118,8 @@ function Model:close()
     collectgarbage()
     return not next(self.cells)
   end, "every cell of a closed engine is collected")
-  if count_fds() ~= self.n_fds then
-    fail("%d descriptors before, %d after", self.n_fds, count_fds())
+  if descriptors.count() ~= self.n_fds then
+    fail("%d descriptors before, %d after", self.n_fds, descriptors.count())
   end
 end
 
