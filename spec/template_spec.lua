@@ -234,40 +234,23 @@ describe("a template" .. tag, function()
     assert.same({ 2, "sent", "more" }, { copy:spawn(f):await() })
   end)
 
-  describe("that was executed", function()
-    local function has_all()
-      return package.loaded["fork_map.engine"] ~= nil
+  it("is forked as it is then, though it is told more before it can be", function()
+    local engine <close> = fork_map.new {}
+    local t = engine:template { from = "exec" }
+    local f = function(...)
+      return v, ...
     end
-
-    local function nested()
-      return require("fork_map").with {}(function() return "below" end)
+    t:eval("v = 1"):send_arg("sent")
+    local copy = t:fork()
+    t:eval("v = 2"):send_arg("more")
+    assert.same({ 1, "sent" }, { copy:spawn(f):await() })
+    for i = 3, 100 do
+      t:eval("v = ...", i)
     end
-
-    it("has no more of fork_map than it needs, until code says that it needs that", function()
-      local engine <close> = fork_map.new {}
-      local t = engine:template { from = "exec" }
-      assert.is_false(t:spawn(has_all):await())
-      assert.equal("below", t:spawn(nested):await())
-      assert.is_true(t:spawn(has_all):await())
-      assert.is_true(t:fork():spawn(has_all):await())
-    end)
-
-    it("loads it when it is forked again, which is for channels", function()
-      local engine <close> = fork_map.new {}
-      local t = engine:template { from = "exec" }
-      assert.is_false(t:fork():spawn(has_all):await())
-      assert.is_true(t:fork():spawn(has_all):await())
-    end)
-
-    it("goes on when it cannot be loaded there, which the code that needs it meets", function()
-      local engine <close> = fork_map.new {}
-      local t = engine:template { from = "exec" }
-      t:eval("package.path = ''")
-      local f = t:spawn(nested)
-      assert.matches("module 'fork_map' not found", failure_of(f.await, f).message)
-      assert.equal("ready", t:status())
-      assert.is_false(t:spawn(has_all):await())
-    end)
+    local late = t:fork()
+    t:eval("v = 0")
+    assert.same({ 100, "sent", "more" }, { late:spawn(f):await() })
+    assert.same({ 0, "sent", "more" }, { t:spawn(f):await() })
   end)
 
   it("is taken over by a function with its channel, what was sent, and arguments", function()

@@ -28,7 +28,7 @@ local M = {}
 -- is taken for gone.
 local GRACE, BEYOND = 1, 5
 
----@class fork_map.Remote: fork_map.Executor
+---@class fork_map.Remote
 ---@field loop fork_map.Loop
 ---@field link fork_map.core.Link
 ---@field state "starting"|"ready"|"failed"|"closed"
@@ -41,7 +41,7 @@ local GRACE, BEYOND = 1, 5
 ---@field call fork_map.Cell? the one that runs
 ---@field number integer of it
 ---@field waiting table<fork_map.Cell, true> of wait()
-local Remote = { __name = "fork_map.Remote", __ahead = 1, workers = 1 }
+local Remote = { __name = "fork_map.Remote" }
 Remote.__index = Remote
 
 local function is_over(self)

@@ -14,6 +14,19 @@ local travel = require "fork_map.travel"
 
 local M = {}
 
+-- Where this file was found, the rest is, whatever becomes of these.
+local package, own_require = package, require
+local own_path, own_cpath = package.path, package.cpath
+
+-- Another part of fork_map.
+local function load_part(name)
+  local path, cpath = package.path, package.cpath
+  package.path, package.cpath = own_path, own_cpath
+  local ok, part = pcall(own_require, name)
+  package.path, package.cpath = path, cpath
+  return ok and part or error(part, 0)
+end
+
 -- Commands and jobs by their numbers; the same in fork_map/template.lua.
 M.COMMANDS = { setup = 1, require = 2, eval = 3, arg = 4, fd = 5, run = 6, know = 7, load = 8 }
 M.JOBS = { call = 1, serve = 2, kept = 3 }
@@ -80,13 +93,15 @@ end
 
 -- The rest of fork_map, for children: what is wrong with it they meet themselves.
 commands[M.COMMANDS.load] = function()
-  pcall(require, "fork_map")
+  pcall(load_part, "fork_map")
 end
 
 -- The first descriptor is the other end of a channel.
 commands[M.COMMANDS.run] = function(fds, kind, text, ...)
   local fn = find_function(kind, text)
-  takeover = { fn = fn, fd = fds[1], args = table.pack(...) }
+  takeover = {
+    fn = fn, fd = fds[1], args = table.pack(...), channels = load_part "fork_map.channel",
+  }
   return true
 end
 
@@ -131,7 +146,7 @@ end
 -- ------------------------------------------------------------------- serving
 
 local function take_over()
-  local channel, message = require "fork_map.channel".adopt(takeover.fd)
+  local channel, message = takeover.channels.adopt(takeover.fd)
   if not channel then
     error("fork_map.serve: " .. message, 0)
   end
@@ -149,7 +164,7 @@ end
 ---@return any ...
 function M.serve(fd)
   if fd == "-" then
-    local ok, message = require "fork_map.remote_server".serve_standard()
+    local ok, message = load_part "fork_map.remote_server".serve_standard()
     return ok or error("fork_map.serve: " .. message, 2)
   end
   local number = math.tointeger(tonumber(fd))

@@ -21,6 +21,9 @@ local COMMANDS, JOBS = server.COMMANDS, server.JOBS
 -- Commands that may wait for their answers; who gives more waits.
 local OPEN_MOST = 1000
 
+-- Commands that are on their way; others wait here.
+local ASKED_MOST = 16
+
 -- Functions that a template keeps for its children.
 local KNOWN_MOST = 256
 
@@ -174,6 +177,15 @@ end
 
 M.find_error = find_error
 
+-- A template has no more of fork_map than it needs itself; this is for children that
+-- need the rest.
+local function load_all(self)
+  if not self.has_all then
+    self.has_all = true
+    core.template_call(self.core, COMMANDS.load, "", false)
+  end
+end
+
 ---Wait until the process of a template that was closed has ended.
 ---@param template fork_map.Template
 ---@param is_shielded? boolean
@@ -210,6 +222,9 @@ function Template:eval(code, ...)
     error("fork_map: template:eval: " .. text, 2)
   end
   check_use(self)
+  if text:find("fork_map", 1, true) then
+    load_all(self)
+  end
   return command(self, COMMANDS.eval, encode(2, kind, text, ...))
 end
 
@@ -262,10 +277,22 @@ local function new(loop, opts, call, make, ...)
   }, Template)
 end
 
+-- A fork that cannot be asked for now would be overtaken by the commands that follow.
+local function wait_turn(self)
+  local state, _, n = core.template_state(self.core)
+  while (state == "starting" or n >= ASKED_MOST) and not loops.find_refusal(self.loop) do
+    wait_change(self)
+    state, _, n = core.template_state(self.core)
+  end
+end
+
 ---Another template, forked off this one: with all that it was told and sent so far.
+---Waits while this one is starting, or has much to do.
 ---@return fork_map.Template
 function Template:fork()
   check(self, "fork")
+  check_use(self)
+  wait_turn(self)
   check_use(self)
   return M.new_forked(self.loop, self.opts, self.call, self)
 end
@@ -352,15 +379,6 @@ end
 -- The constant "fork_map" in the code of a function: its length and one, marked as the
 -- last byte of that, and the text.
 local NAME_IN_CODE = "\x89fork_map"
-
--- A template has no more of fork_map than it needs itself; this is for children that
--- need the rest.
-local function load_all(self)
-  if not self.has_all then
-    self.has_all = true
-    core.template_call(self.core, COMMANDS.load, "", false)
-  end
-end
 
 local function spawn(self, call, scope, index, kind, text, ...)
   local loop = self.loop

@@ -45,14 +45,17 @@ static int close_others(void)
     return fm__proc_each_number("/proc/self/fd", false, mark_one, NULL);
 }
 
-/* A program whose standard stream is closed has its first file there, and
- * prints into that. */
+/* A program whose standard stream is closed, or will be when it begins, has its
+ * first file there, and prints into that. */
 static int open_streams(int null_fd)
 {
     if (fm__sys.dup2(null_fd, 0) < 0)
         return -errno;
     for (int fd = 1; fd <= 2; fd++) {
-        if (fm__sys.fcntl(fd, F_GETFD, 0) < 0 && fm__sys.dup2(null_fd, fd) < 0)
+        int flags = fm__sys.fcntl(fd, F_GETFD, 0);
+
+        if ((flags < 0 || (flags & FD_CLOEXEC)) &&
+            fm__sys.dup2(null_fd, fd) < 0)
             return -errno;
     }
     return 0;

@@ -288,5 +288,7 @@ uint64_t fm__memory_collapse(void)
 
 void fm__memory_settle(void)
 {
-    fm__sys.free(fm__sys.malloc(LARGE_BLOCK));
+    void *volatile block = fm__sys.malloc(LARGE_BLOCK); /* none is left out */
+
+    fm__sys.free(block);
 }
