@@ -482,9 +482,9 @@ function Template:wait(seconds)
   return true
 end
 
----Let go of it: it ends when it has carried out what it was told, or is ended after
----`grace` seconds [the option of that name].  What it has forked goes on.  May be
----repeated.
+---Let go of it: it ends when it has carried out what is on its way to it, or is ended
+---after `grace` seconds [the option of that name].  What waits behind sixteen commands is
+---dropped.  What it has forked goes on.  May be repeated.
 ---@param grace? number
 function Template:close(grace)
   check(self, "close")
